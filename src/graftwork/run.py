@@ -1,0 +1,583 @@
+"""Run: what was asked, what happened, what it cost; one folder on disk.
+
+Everything that writes into a run folder does it here, because one promise covers all of it: whoever opens the folder,
+at any moment, also after a power cut, finds whole files and a state that is true. So a file is written beside its
+place, flushed to the disk and renamed; and "running" is believed only while the process that said so lives.
+
+    run.json             asked, happened, cost, environment, metrics, findings, data
+    state                {"state": "running", "cause": null, ...}
+    metrics.jsonl        one event a line: steps and evaluations
+    predictions.parquet  one row for each predicted example
+    model/  checkpoint/  the fitted model; where to go on from (removed when done)
+    report.html  log.txt the page for people; tracebacks and notes
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import logging
+import math
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from graftwork.choice import InputError, suggest
+
+if TYPE_CHECKING:
+    import pyarrow
+
+State = Literal["queued", "running", "interrupted", "failed", "done"]
+Dicts = list[dict[str, Any]]
+
+FORMAT = 1
+OURS = ("run.json", "state", "metrics.jsonl", "predictions.parquet", "model", "checkpoint", "report.html", "log.txt")
+PREDICTION_COLUMNS = ("split", "row", "input", "label", "prediction", "confidence", "unsure", "probabilities")
+PACKAGES = ("graftwork", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft", "datasets")
+PACKAGES += ("numpy", "pandas", "pyarrow", "scikit-learn", "seqeval", "pydantic")
+# A process on another machine cannot be seen from here; it logs far more often than this.
+SILENT_SECONDS = 600
+
+logger = logging.getLogger(__name__)
+
+
+class DiskFullError(OSError):
+    """The disk or the quota is full: a file was not written, and the one it should replace is untouched."""
+
+
+class Run:
+    """One run folder: made by `Run.create`, found again by `Run.open`. Properties are read from the disk when asked."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.path.resolve() == self.path.resolve()
+
+    def __hash__(self) -> int:
+        return hash(self.path.resolve())
+
+    # Making and finding
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], asked: Mapping[str, Any], *, force: bool = False) -> Run:
+        """A new run folder in state "queued".
+
+        An old run in its place is replaced when nothing is lost by it (it has neither a model nor a checkpoint) or with
+        `force`; only once the new folder is whole, and files in it that graftwork did not write are kept.
+
+        Raises:
+            InputError: the path is a file, a folder with something else in it, a run that is at work, a finished run or
+                an interrupted one (without `force`), or a place that cannot be written to.
+        """
+        path = Path(path).expanduser()
+        try:
+            occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
+            if not occupied:
+                path.mkdir(parents=True, exist_ok=True)
+                return cls(path)._set_up(asked)
+            _refuse_replacing(path, force=force)
+            fresh = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent)))
+            fresh.path.chmod(path.stat().st_mode & 0o777)
+            fresh._set_up(asked, name=path.name)
+            _swap(path, fresh.path)
+        except (PermissionError, NotADirectoryError) as error:
+            raise InputError(
+                f"Cannot write a run to '{path}': {error.strerror}. Choose another folder with --out."
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """The run in a folder that is there.
+
+        Raises:
+            InputError: there is no such folder, it is not a run, or a newer graftwork wrote it.
+        """
+        path = Path(path).expanduser()
+        if not path.is_dir():
+            beside = [run.path.name for run in cls.list(path.parent)]
+            raise InputError(f"There is no run folder '{path}'. {suggest(path.name, beside)}")
+        if not is_run(path):
+            raise InputError(
+                f"'{path}' is not a run: it has no readable run.json. `graft runs` lists the runs there are."
+            )
+        run = cls(path)
+        written = run._read().get("format")
+        if written != FORMAT:
+            raise InputError(
+                f"'{path}' has run format {written}, and this graftwork reads {FORMAT}: use the one that wrote it."
+            )
+        return run
+
+    @staticmethod
+    def default_path(data_name: str, method_name: str, root: str | os.PathLike[str] = "runs") -> Path:
+        """The first free one of runs/<data>-<method>, runs/<data>-<method>-2, ..."""
+        stem = Path(root) / re.sub(r"[^\w.]+", "-", f"{data_name}-{method_name}").strip("-._").lower()
+        numbered = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
+        return next(path for path in itertools.chain([stem], numbered) if not path.exists())
+
+    def _set_up(self, asked: Mapping[str, Any], name: str | None = None) -> Run:
+        sections = {section: {} for section in ("happened", "cost", "metrics", "data")}
+        self.set_state("queued")
+        # run.json makes the folder a run, so it comes last.
+        self._write(
+            {"format": FORMAT, "name": name or self.path.resolve().name, "created": _now(), "asked": dict(asked)}
+            | sections
+            | {"findings": [], "environment": environment()}
+        )
+        return self
+
+    # State
+
+    @property
+    def state(self) -> State:
+        """What is true now: a run that says "running" while its process is gone reads as "interrupted"."""
+        return self._state()[0]
+
+    @property
+    def cause(self) -> str | None:
+        """Why the run failed or was interrupted, in plain words; None when there is nothing to say."""
+        return self._state()[1]
+
+    def set_state(self, state: State, cause: str | None = None) -> None:
+        """Write the state, atomically; "running" is tied to the calling process.
+
+        Raises:
+            InputError: another living process is at work on this run.
+        """
+        assert state in get_args(State), state
+        owner = {"pid": os.getpid(), "born": _born(os.getpid()), "host": socket.gethostname()}
+        if state == "running" and self.state == "running":
+            said = self._said()
+            if (said.get("pid"), said.get("host")) != (owner["pid"], owner["host"]):
+                who = f"Process {said.get('pid')} on {said.get('host')}"
+                raise InputError(f"{who} is at work on '{self.path}'. Wait for it, or stop it first.")
+        atomic_write(self.path / "state", as_json({"state": state, "cause": cause, "since": _now()} | owner).encode())
+
+    @contextmanager
+    def working(self) -> Iterator[Run]:
+        """Keeps the state true around a piece of work: running inside; failed or interrupted when an error leaves it.
+
+        The traceback goes to log.txt, and the error leaves with the run attached as `error.run`. The work itself says
+        "done".
+        """
+        self.set_state("running")
+        try:
+            yield self
+        except BaseException as error:
+            stopped = isinstance(error, (KeyboardInterrupt, SystemExit)) or type(error).__name__ == "Interrupted"
+            error.run = self  # type: ignore[attr-defined]
+            try:
+                if not stopped:
+                    self.note("".join(traceback.format_exception(error)))
+                self.set_state(
+                    "interrupted" if stopped else "failed", str(error) or None if stopped else plain_cause(error)
+                )
+            except OSError as full:
+                logger.warning("The state of '%s' could not be written: %s", self.path, full)
+            raise
+
+    def _said(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "state").read_bytes())
+        except (OSError, ValueError):
+            return {}
+
+    def _state(self) -> tuple[State, str | None]:
+        said = self._said()
+        state = said.get("state")
+        if state is None or state not in get_args(State):
+            return "interrupted", "The state file is missing or unreadable."
+        if state == "running" and not self._owner_lives(said):
+            return (
+                "interrupted",
+                f"Process {said.get('pid')} ended without saying why (killed, out of memory, or a power cut).",
+            )
+        return state, said.get("cause")
+
+    def _owner_lives(self, said: Mapping[str, Any]) -> bool:
+        if said.get("host") in (None, socket.gethostname()):
+            return said.get("born") is not None and _born(said["pid"]) == said["born"]
+        written = [file.stat().st_mtime for file in self.path.iterdir()]
+        return time.time() - max(written) < SILENT_SECONDS
+
+    # run.json
+
+    @property
+    def name(self) -> str:
+        """The folder's name when the run was made."""
+        return self._read()["name"]
+
+    @property
+    def created(self) -> str:
+        """When the run was made: ISO 8601, UTC."""
+        return self._read()["created"]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """model, data, method, task, budget, seed, coverage, hardware."""
+        return self._read()["asked"]
+
+    @property
+    def happened(self) -> dict[str, Any]:
+        """steps, epochs, best_step, why it stopped, precision, stages, what was inferred and dropped."""
+        return self._read()["happened"]
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """seconds, examples_per_second, peak_memory_mb, trained_parameters, total_parameters, model_mb."""
+        return self._read()["cost"]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What `environment()` saw when the run was made."""
+        return self._read()["environment"]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The metrics of each split that was evaluated."""
+        return self._read()["metrics"]
+
+    @property
+    def findings(self) -> Dicts:
+        """What the data doctor said before the fit."""
+        return self._read()["findings"]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """fingerprint, rows of each split, labels, task, multi_label."""
+        return self._read()["data"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything in run.json, with the folder's path and true state."""
+        state, cause = self._state()
+        return {"path": str(self.path), "state": state, "cause": cause} | self._read()
+
+    def update(self, **sections: Any) -> None:
+        """Merge into run.json: a mapping's keys join those of its section (one level deep); anything else replaces it.
+
+        Example:
+            >>> import tempfile
+            >>> run = Run.create(tempfile.mkdtemp(), asked={})
+            >>> run.update(metrics={"validation": {"accuracy": 0.9}})
+            >>> run.update(metrics={"test": {"accuracy": 0.8}})
+            >>> sorted(run.metrics)
+            ['test', 'validation']
+        """
+        whole = self._read()
+        for name, section in sections.items():
+            old = whole.get(name)
+            if isinstance(section, Mapping) and isinstance(old, Mapping):
+                section = {**old, **section}
+            whole[name] = section
+        self._write(whole)
+
+    def _read(self) -> dict[str, Any]:
+        return json.loads((self.path / "run.json").read_bytes())
+
+    def _write(self, whole: Mapping[str, Any]) -> None:
+        atomic_write(self.path / "run.json", (as_json(whole, indent=1) + "\n").encode())
+
+    # metrics.jsonl and log.txt
+
+    def log(self, **event: Any) -> None:
+        """Append one event to metrics.jsonl."""
+        self._append("metrics.jsonl", as_json(event) + "\n")
+
+    def events(self) -> Dicts:
+        """The events of metrics.jsonl in order; a line cut off by a crash is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        events = []
+        for line in path.read_bytes().splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                logger.debug("metrics.jsonl of %s has a broken line", self.path)
+        return events
+
+    def truncate_log(self, step: int) -> None:
+        """Drop the events after `step`: they are about to happen again."""
+        kept = [event for event in self.events() if event.get("step", 0) <= step]
+        atomic_write(self.path / "metrics.jsonl", "".join(as_json(event) + "\n" for event in kept).encode())
+
+    def note(self, text: str) -> None:
+        """Append text, with the time, to log.txt."""
+        self._append("log.txt", f"{_now()} {text.rstrip()}\n")
+
+    def _append(self, name: str, text: str) -> None:
+        with plain_disk_errors(self.path / name), (self.path / name).open("ab") as file:
+            file.write(text.encode())
+
+    # predictions.parquet
+
+    def write_predictions(self, split: str, table: pyarrow.Table) -> None:
+        """Put the table's rows in the place of that split's rows; its `split` column is filled in.
+
+        Raises:
+            ValueError: the table lacks a column of PREDICTION_COLUMNS.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = table.drop_columns([name for name in table.column_names if name == "split"])
+        table = table.append_column("split", pa.repeat(split, len(table)))
+        if missing := set(PREDICTION_COLUMNS) - set(table.column_names):
+            raise ValueError(f"Predictions lack the columns {sorted(missing)}; they have {table.column_names}.")
+        others = self._read_predictions("!=", split)
+        whole = pa.concat_tables([others, table.select(PREDICTION_COLUMNS).cast(_schema())])
+        with atomic_path(self.path / "predictions.parquet") as beside:
+            pq.write_table(whole, beside, compression="zstd")
+
+    def predictions(self, split: str | None = None) -> pyarrow.Table:
+        """The predictions of one split, or of all; no rows when nothing was predicted yet."""
+        return self._read_predictions("==", split)
+
+    def _read_predictions(self, comparison: str, split: str | None) -> pyarrow.Table:
+        import pyarrow.parquet as pq
+
+        path = self.path / "predictions.parquet"
+        if not path.exists():
+            return _schema().empty_table()
+        return pq.read_table(path, filters=None if split is None else [("split", comparison, split)], schema=_schema())
+
+    # Last, because below it `list` no longer means the builtin.
+    @classmethod
+    def list(cls, root: str | os.PathLike[str] = "runs") -> list[Run]:
+        """The runs directly inside `root` (or `root` itself, when it is one), oldest first."""
+        root = Path(root).expanduser()
+        if is_run(root):
+            return [cls(root)]
+        folders = [folder for folder in root.glob("*") if not folder.name.startswith(".") and is_run(folder)]
+        return sorted(
+            (cls(folder) for folder in folders), key=lambda run: (run._read().get("created", ""), run.path.name)
+        )
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run: it has a run.json that says its format."""
+    try:
+        content = json.loads((path / "run.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "format" in content
+
+
+def _refuse_replacing(path: Path, *, force: bool) -> None:
+    if not path.is_dir():
+        raise InputError(f"'{path}' is a file. Choose another folder with --out.")
+    if not is_run(path):
+        raise InputError(
+            f"'{path}' holds something that is not a run, and is left alone. Choose another folder with --out."
+        )
+    state = Run(path).state
+    if state == "running":
+        raise InputError(f"A run is at work in '{path}'. Choose another folder with --out, or stop it first.")
+    if force:
+        return
+    if state == "done":
+        raise InputError(f"'{path}' is a finished run. Choose another folder with --out, or replace it with --force.")
+    if (path / "checkpoint").exists() or (path / "model").exists():
+        raise InputError(
+            f"'{path}' holds an {state} run. Go on with `graft resume {path}`, or replace it with --force."
+        )
+
+
+def _swap(old: Path, fresh: Path) -> None:
+    """Put `fresh` in the place of the run `old`, keeping the files of `old` that are not ours."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{old.name}.old-", dir=old.parent))
+    os.replace(old, aside)
+    try:
+        os.replace(fresh, old)
+    except OSError:
+        os.replace(aside, old)
+        raise
+    for stranger in aside.iterdir():
+        if stranger.name not in OURS:
+            shutil.move(stranger, old / stranger.name)
+    shutil.rmtree(aside)
+
+
+# Writing so that a crash leaves whole files
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path beside `path` to write to; at the end it is flushed to the disk and takes `path`'s place, or is removed.
+
+    Raises:
+        DiskFullError: the disk is full; what was at `path` is still there.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with plain_disk_errors(path):
+            yield beside
+            with beside.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+            _sync_folder(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replace a file's content: a reader, or a crash at any moment, finds the old content or the new, never a part."""
+    with atomic_path(path) as beside:
+        beside.write_bytes(content)
+
+
+@contextmanager
+def plain_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns "no space left on device" into a sentence that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DiskFullError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(Path(path).parent).free // 2**20
+        full = DiskFullError(
+            f"The disk is full: '{path}' could not be written ({free} MiB are free). Make room, then try again."
+        )
+        full.errno = error.errno
+        raise full from error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON: a number that is not finite becomes null, numpy numbers and paths become plain ones."""
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, tensors
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def plain_cause(error: BaseException) -> str:
+    """One sentence for people on why a run failed."""
+    said = " ".join(str(error).split())
+    if isinstance(error, (InputError, DiskFullError)):
+        return said
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "The memory did not suffice. Give a smaller --max-tokens, or a smaller model."
+    return f"{said or 'An error without a message'} ({type(error).__name__})"
+
+
+# The machine and the moment
+
+
+def environment() -> dict[str, Any]:
+    """Where a run happens: python, platform, cpu, cores, memory_mb, packages {name: version}, git {commit, dirty}."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {name: _version(name) for name in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": cores,
+        "memory_mb": _memory_mb(),
+        "packages": {name: version for name, version in versions.items() if version},
+        "git": _git(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1) if found else platform.processor() or platform.machine()
+
+
+def _memory_mb() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    def ask(*command: str) -> str:
+        return subprocess.run(["git", *command], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _born(pid: int) -> str | None:
+    """A mark of the living process that has this number now; None when there is none (or it is a zombie)."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None if Path("/proc/self/stat").exists() else _born_elsewhere(pid)
+    # The name (in parentheses) may hold anything; after it: state, then 18 fields, then the start in ticks since boot.
+    fields = status.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _born_elsewhere(pid: int) -> str | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _schema() -> pyarrow.Schema:
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.float32()
+    types = (text, pa.int64(), text, text, text, number, pa.bool_(), pa.list_(number))
+    return pa.schema(list(zip(PREDICTION_COLUMNS, types, strict=True)))
