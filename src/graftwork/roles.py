@@ -1,0 +1,321 @@
+"""Roles: which column is read and which is predicted, inferred from names and content and said aloud.
+
+A guess that could be wrong without anybody noticing is not made: then an error asks for `text=` or `label=`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from graftwork.choice import InputError, suggest
+from graftwork.finding import DataError, Kind, number
+from graftwork.reading import ROW, Reading
+
+TEXT_NAMES = (
+    *("text", "sentence", "content", "review", "utterance", "document", "query", "question", "message", "comment"),
+    *("body", "tweet", "post", "abstract", "description", "input", "sequence", "source", "title", "headline"),
+)
+LABEL_NAMES = (
+    *("label", "labels", "intent", "category", "categories", "class", "target", "emotion", "emotions", "sentiment"),
+    *(
+        "topic",
+        "topics",
+        "tag",
+        "tags",
+        "y",
+        "output",
+        "answer",
+        "polarity",
+        "is_duplicate",
+        "score",
+        "rating",
+        "stars",
+    ),
+)
+WORDS_NAMES = ("tokens", "words")
+TAGS_NAMES = ("tags", "ner_tags", "labels", "label", "pos_tags", "chunk_tags")
+SAMPLE = 2_000
+"""Rows looked at, evenly spaced, where names do not tell."""
+
+MISSING_COLUMN = Kind("missing-column", "error", "The column asked for is not there.")
+SAME_COLUMN = Kind("same-column", "error", "The same column is asked for as text and as label.")
+ONE_COLUMN = Kind("one-column", "error", "There is only one column, so there is nothing to predict.")
+NO_TEXT_COLUMN = Kind("no-text-column", "error", "No column, or more than one, could be the text.")
+NO_LABEL_COLUMN = Kind("no-label-column", "error", "No column, or more than one, could be the label.")
+NOT_TEXT = Kind("not-text", "error", "The column asked for holds no text: objects, images, nested lists.")
+MISSING_HEADER = Kind("missing-header", "error", "The first line looks like data, not like column names.")
+COLUMNS_DIFFER = Kind("columns-differ", "error", "A split has other columns than train.")
+DIFFERENT_KEYS = Kind("different-keys", "error", "JSON lines lack the field that is the text or the label.")
+MIXED_TYPES = Kind("mixed-types", "error", "The label is a number in some rows and a text in others.")
+LISTS_AS_TEXT = Kind("lists-as-text", "error", "Lists are written as text, so words and labels cannot be told apart.")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The source's names of the column that is read and the column that is predicted."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What each column is for, and how a source table becomes rows of (input, label, row)."""
+
+    columns: Columns
+    task: Literal["classification", "tagging"]
+    multi_label: bool
+    said: list[str] = field(default_factory=list)
+    whole_numbers: bool = False
+    """All labels are numbers, some written as 1.0: they are read as 1."""
+
+    def rows(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
+        """The table as batches of `input`, `label`, `row`; a missing label column leaves every row unlabelled."""
+        for batch in table.to_batches():
+            label = batch.column(self.columns.label) if self.columns.label in batch.schema.names else None
+            yield self._batch(batch.column(self.columns.text), label, batch.column(ROW))
+
+    def unlabelled(self, reading: Reading) -> Iterator[pa.RecordBatch]:
+        """The train rows of another source, without labels; its text column has the same name or is inferred."""
+        name = next(iter(reading.tables))
+        table = reading.tables[name]
+        column = self.columns.text if self.columns.text in table.column_names else _text_column(reading, table, set())
+        for batch in table.to_batches():
+            yield self._batch(batch.column(column), None, batch.column(ROW))
+
+    def _batch(self, text: pa.Array, label: pa.Array | None, row: pa.Array) -> pa.RecordBatch:
+        lists = self.task == "tagging" or self.multi_label
+        kind = pa.list_(pa.string()) if lists else pa.string()
+        if label is None:
+            label = pa.array([[] if lists else ""] * len(row), kind)
+        if self.task == "tagging":
+            text, label = _as_lists(text, None), _as_lists(label, None)
+        else:
+            text = _filled(text)
+            label = _as_lists(label, "|") if self.multi_label else self._names(label)
+        return pa.record_batch([text, label, row], names=["input", "label", "row"])
+
+    def _names(self, label: pa.Array) -> pa.Array:
+        label = _filled(label)
+        return pc.replace_substring_regex(label, r"^\s*(-?\d+)\.0+\s*$", r"\1") if self.whole_numbers else label
+
+
+def _filled(array: pa.Array) -> pa.Array:
+    return array.fill_null("") if array.null_count else array
+
+
+def _as_lists(array: pa.Array, separator: str | None) -> pa.Array:
+    """Lists of text: as they are, or cut at `separator` (at white space without); nothing gives the empty list."""
+    if not pa.types.is_list(array.type):
+        array = pc.utf8_trim_whitespace(_filled(array))
+        parts = pc.split_pattern(array, separator) if separator else pc.utf8_split_whitespace(array)
+        array = pc.if_else(pc.equal(array, ""), pa.scalar([], pa.list_(pa.string())), parts)
+    if array.null_count:
+        array = pc.if_else(array.is_null(), pa.scalar([], pa.list_(pa.string())), array)
+    if array.flatten().null_count:
+        array = pa.array([[cell or "" for cell in cells] for cells in array.to_pylist()], pa.list_(pa.string()))
+    return array.cast(pa.list_(pa.field("item", pa.string())))
+
+
+def infer(
+    reading: Reading, *, text: str | None, label: str | None, task: str | None, multi_label: bool | None
+) -> Roles:
+    """The roles of the columns of train, checked against the other splits.
+
+    Raises:
+        DataError: a column asked for is missing, or none can be chosen with confidence.
+        InputError: `task` is unknown.
+    """
+    if task not in (None, "classification", "tagging"):
+        raise InputError(f"Unknown task {task!r}. {suggest(str(task), ['classification', 'tagging'])}")
+    table = reading.tables["train"]
+    text, label = (name.strip() if name else None for name in (text, label))
+    for role, name in (("text", text), ("label", label)):
+        if name is not None:
+            _must_have(reading, table, name, role)
+    if text is not None and text == label:
+        raise DataError([SAME_COLUMN(f"Column {text!r} is asked for as text and as label.", fix="Give two columns.")])
+    given = text is not None or label is not None
+    if not given:
+        _look_for_header(reading, table)
+    if len(_names(table)) == 1:
+        message = f"{reading.files['train']} has only the column {_names(table)[0]!r}."
+        raise DataError([ONE_COLUMN(message, fix="Give a file with a text and a label column.")])
+    said = []
+    if text is None:
+        text = _text_column(reading, table, {label} if label else set(), task)
+        said.append(f"Column {text!r} is the text.")
+    if label is None:
+        label = _label_column(reading, table, text)
+    chosen: Literal["classification", "tagging"]
+    chosen = "tagging" if task == "tagging" or (task is None and _is_list(table, text)) else "classification"
+    _check_shape(table, text, label, chosen)
+    several, how = _multi_label(table, label) if multi_label is None else (multi_label, "as asked for")
+    several = several and chosen == "classification"
+    columns = Columns(text, label)
+    _check_splits(reading, columns)
+    _check_json(reading, columns)
+    distinct = pc.unique(_flat(table[label])).drop_null()
+    if chosen == "tagging":
+        said.append(f"Column {label!r} holds the tags of each word: {number(len(distinct), 'distinct tag')}.")
+    elif several:
+        said.append(f"Column {label!r} holds several labels a row ({how}).")
+    else:
+        said.append(f"Column {label!r} is the label: {number(len(distinct), 'distinct value')}.")
+    whole = chosen == "classification" and not several and _whole_numbers(distinct)
+    if whole:
+        said.append("The labels are whole numbers written with .0; they are read as 1, 2, ...")
+    return Roles(columns, chosen, several, said, whole)
+
+
+def _names(table: pa.Table) -> list[str]:
+    return [name for name in table.column_names if name != ROW]
+
+
+def _is_list(table: pa.Table, name: str) -> bool:
+    return pa.types.is_list(table.schema.field(name).type)
+
+
+def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.list_flatten(column) if pa.types.is_list(column.type) else column
+
+
+def _must_have(reading: Reading, table: pa.Table, name: str, role: str) -> None:
+    where = reading.files["train"]
+    if name in reading.unusable:
+        message = f"Column {name!r} of {where} holds {reading.unusable[name]}, which cannot be a {role}."
+        raise DataError([NOT_TEXT(message, where=where, fix=f"Choose another column with {role}=....")])
+    if name not in table.column_names or name == ROW:
+        message = f"{where} has no column {name!r} to be the {role}."
+        raise DataError([MISSING_COLUMN(message, where=where, fix=suggest(name, _names(table)))])
+
+
+def _sample(table: pa.Table, name: str) -> list[str]:
+    """Up to `SAMPLE` cells of a column, evenly spaced, lists joined by spaces."""
+    positions = np.unique(np.linspace(0, table.num_rows - 1, SAMPLE).astype(np.int64))
+    cells = table[name].take(pa.array(positions)).to_pylist()
+    return [" ".join(part or "" for part in cell) if isinstance(cell, list) else cell or "" for cell in cells]
+
+
+def _look_for_header(reading: Reading, table: pa.Table) -> None:
+    """A first line that is data: no name is known, and a name is a sentence, a number, or one of its column's values."""
+    names = _names(table)
+    known = {*TEXT_NAMES, *LABEL_NAMES, *WORDS_NAMES, *TAGS_NAMES}
+    if any(name.lower() in known for name in names) or reading.kinds:
+        return
+    for name in names:
+        cells = _sample(table, name)
+        common = len(set(cells)) <= max(2, len(cells) // 3)
+        number_among_numbers = bool(re.fullmatch(r"-?\d+(\.\d+)?", name))
+        if len(name.split()) > 6 or number_among_numbers or (common and name in cells):
+            message = (
+                f"The first line of {reading.files['train']} looks like data, not like column names: {names!r:.120}."
+            )
+            fix = "Add a first line such as text,label."
+            raise DataError([MISSING_HEADER(message, where=f"{reading.files['train']} line 1", fix=fix)])
+
+
+def _text_column(reading: Reading, table: pa.Table, taken: set[str], task: str | None = None) -> str:
+    """By name; else the column whose texts are by far the longest."""
+    names = [name for name in _names(table) if name not in taken]
+    lower = {name.lower(): name for name in reversed(names)}
+    if task != "classification":
+        for known in WORDS_NAMES:
+            if known in lower and (_is_list(table, lower[known]) or task == "tagging"):
+                return lower[known]
+    for known in TEXT_NAMES:
+        if known in lower:
+            return lower[known]
+    lengths = {name: float(np.mean([len(cell) for cell in _sample(table, name)])) for name in names}
+    lengths = {name: length for name, length in lengths.items() if length >= 10}
+    ranked = sorted(lengths, key=lambda name: -lengths[name])
+    if ranked and (len(ranked) == 1 or lengths[ranked[0]] > 2 * lengths[ranked[1]]):
+        return ranked[0]
+    what = f"more than one that could be it ({', '.join(ranked[:4])})" if ranked else f"only {', '.join(names)}"
+    message = f"No column of {reading.files['train']} is clearly the text: there is {what}."
+    raise DataError([NO_TEXT_COLUMN(message, where=reading.files["train"], fix="Say which: --text NAME.")])
+
+
+def _label_column(reading: Reading, table: pa.Table, text: str) -> str:
+    """By name; else the one column whose values repeat."""
+    names = [name for name in _names(table) if name != text]
+    lower = {name.lower(): name for name in reversed(names)}
+    for known in TAGS_NAMES if _is_list(table, text) else LABEL_NAMES:
+        if known in lower:
+            return lower[known]
+    alike = [name for name in names if re.search(r"label|intent|categor|class(?!ic)|emotion|sentiment", name.lower())]
+    if len(alike) == 1:
+        return alike[0]
+    samples = {name: _sample(table, name) for name in names}
+    repeating = [name for name, cells in samples.items() if 1 < len(set(cells)) <= max(2, len(cells) // 2)]
+    if len(repeating) == 1:
+        return repeating[0]
+    what = f"more than one that could be it ({', '.join(repeating[:4])})" if repeating else f"only {', '.join(names)}"
+    message = f"No column of {reading.files['train']} is clearly the label: there is {what}."
+    raise DataError([NO_LABEL_COLUMN(message, where=reading.files["train"], fix="Say which: --label NAME.")])
+
+
+def _check_shape(table: pa.Table, text: str, label: str, task: str) -> None:
+    if task == "classification" and _is_list(table, text):
+        message = f"Column {text!r} holds lists, so its task is tagging, not classification."
+        raise DataError([NOT_TEXT(message, fix="Join the words with spaces, or use --task tagging.")])
+    if task == "tagging" and _is_list(table, text) and not _is_list(table, label):
+        message = f"Column {text!r} holds lists of words, but {label!r} has one value a row."
+        raise DataError([NOT_TEXT(message, fix="Tagging needs one tag a word: say which column with --label NAME.")])
+    for name in (text, label):
+        if not _is_list(table, name):
+            cells = [cell.strip() for cell in _sample(table, name) if cell.strip()]
+            if cells and all(re.fullmatch(r"\[\s*(['\"].*['\"])?\s*\]", cell, re.DOTALL) for cell in cells):
+                message = f"Column {name!r} holds lists written as text, such as {cells[0]!r:.60}."
+                fix = 'Write JSON Lines: {"tokens": ["a", "b"], "tags": ["O", "O"]}.'
+                raise DataError([LISTS_AS_TEXT(message, fix=fix)])
+
+
+def _multi_label(table: pa.Table, label: str) -> tuple[bool, str]:
+    """Lists are; names joined by | are, where the parts recur: fewer distinct parts than distinct cells."""
+    if _is_list(table, label):
+        return True, "lists"
+    whole = pc.unique(table[label]).drop_null()
+    parts = pc.unique(pc.list_flatten(pc.split_pattern(whole, "|")))
+    joined = pc.sum(pc.match_substring(whole, "|")).as_py() or 0
+    return bool(joined) and len(parts) < len(whole), "joined by |"
+
+
+def _check_splits(reading: Reading, columns: Columns) -> None:
+    """Every split has the text column; all but test and target have the label column; both of train's kind."""
+    train = reading.tables["train"]
+    for split, table in reading.tables.items():
+        for name, needed in ((columns.text, True), (columns.label, split not in ("test", "target"))):
+            where = reading.files[split]
+            if name not in table.column_names:
+                if needed:
+                    message = f"{where} has no column {name!r}, which train has; it has {', '.join(_names(table))}."
+                    raise DataError([COLUMNS_DIFFER(message, where=where, fix="Give every split the same columns.")])
+            elif _is_list(table, name) != _is_list(train, name):
+                message = f"Column {name!r} holds lists in one split and single values in another ({where})."
+                raise DataError([COLUMNS_DIFFER(message, where=where, fix="Make it the same in every split.")])
+
+
+def _check_json(reading: Reading, columns: Columns) -> None:
+    for name in (columns.text, columns.label):
+        places = reading.missing.get(name)
+        if places:
+            message = f"{number(len(places), 'row')} have no field {name!r}."
+            fix = f"Give every row a {name!r}, or leave such rows out of the file."
+            raise DataError([DIFFERENT_KEYS(message, where=", ".join(places[:5]), fix=fix)])
+    kinds = reading.kinds.get(columns.label, set())
+    if len(kinds) > 1:
+        message = f"The label {columns.label!r} is {' in some rows and '.join(sorted(kinds))} in others."
+        raise DataError([MIXED_TYPES(message, fix="Write all labels as text.")])
+
+
+def _whole_numbers(distinct: pa.Array) -> bool:
+    cells = [cell.strip() for cell in distinct.to_pylist()[:10_000] if cell.strip()]
+    return any(c.endswith(".0") for c in cells) and all(re.fullmatch(r"-?\d+(\.0+)?", cell) for cell in cells)
