@@ -1,0 +1,45 @@
+"""The verb `report`: one page that shows a run to somebody who was not there.
+
+It is made from the run folder alone and is one file: no script, no font, nothing that a browser would fetch. So it can
+be mailed, printed, and opened in ten years.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graftwork.report.markup import Markup, element, join
+from graftwork.report.sections import SECTIONS, Evidence
+from graftwork.run import Run, atomic_write
+
+
+def report(run: Run | str | Path) -> Path:
+    """Write `report.html` into the run's folder, and give back its path.
+
+    Works at any moment of a run's life; what is not known yet is left out.
+
+    Raises:
+        InputError: the folder is not a run.
+        DiskFullError: there is no room for the page.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    path = run.path / "report.html"
+    atomic_write(path, page(Evidence.of(run)).encode())
+    return path
+
+
+def page(evidence: Evidence) -> str:
+    """The whole page, as HTML."""
+    style = Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
+    head = element(
+        "head",
+        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
+        # Should a text ever get past the escaping, the browser still runs and fetches nothing.
+        Markup(
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        ),
+        element("title", f"{evidence.run['name']} · graftwork"),
+        element("style", style),
+    )
+    body = element("body", element("main", [section(evidence) for section in SECTIONS]))
+    return f'<!doctype html>\n<html lang="en">{join(head, body)}</html>\n'

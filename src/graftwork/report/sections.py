@@ -1,0 +1,688 @@
+"""The parts of the page, in reading order: first what a busy reader needs, then what a doubting one asks.
+
+Each section is a function from the evidence to HTML, or to nothing when the run has none of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graftwork.report import charts
+from graftwork.report.markup import Markup, element, join
+from graftwork.run import Run
+
+# The name of each number for people, and whether it is a share.
+METRICS = {
+    "accuracy": ("accuracy", True),
+    "f1": ("F1 (entities)", True),
+    "macro_f1": ("macro F1", True),
+    "micro_f1": ("micro F1", True),
+    "subset_accuracy": ("all labels of a text right", True),
+    "precision": ("precision", True),
+    "recall": ("recall", True),
+    "token_accuracy": ("token accuracy", True),
+    "ece": ("expected calibration error", True),
+    "coverage": ("answered (coverage)", True),
+    "accuracy_when_sure": ("accuracy of the answers given", True),
+    "loss": ("loss", False),
+    "n": ("examples", False),
+}
+CURVES = (("accuracy", charts.BLUE), ("f1", charts.BLUE), ("micro_f1", charts.BLUE), ("macro_f1", charts.GREEN))
+BINS = 15
+WORST_PAIRS = 15
+MISTAKES = 20
+LONGEST_TEXT = 600
+SEVERITIES = {"error": "✖ error", "warning": "▲ warning", "note": "● note"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the page is made from: run.json, the events, and the predictions of the split that is reported."""
+
+    run: dict[str, Any]
+    events: list[dict[str, Any]]
+    split: str
+    rows: dict[str, np.ndarray]
+    shown: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, run: Run) -> Evidence:
+        """Read a run folder; test is reported where it was evaluated, else validation."""
+        whole = run.as_dict()
+        split = next((name for name in ("test", "validation") if name in whole["metrics"]), "validation")
+        table = run.predictions(split)
+        table = table.filter(table["label"].is_valid())
+        columns = {name: table[name].to_numpy() for name in ("label", "prediction", "confidence", "unsure")}
+        wrong = columns["label"] != columns["prediction"]
+        if whole["data"].get("task") == "classification" and not whole["data"].get("multi_label"):
+            probabilities, truth = columns["confidence"], ~wrong
+        else:
+            probabilities, truth = _each_label(
+                table["probabilities"], columns["label"], whole["data"].get("labels", [])
+            )
+        order = np.argsort(-np.nan_to_num(columns["confidence"].astype(float)), kind="stable")
+        first = order[wrong[order]][:MISTAKES]
+        rows = {"probabilities": probabilities, "truth": truth, "confidence": columns["confidence"], "wrong": wrong}
+        return cls(whole, run.events(), split, rows, table.take(first).to_pylist())
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of the reported split."""
+        return self.run["metrics"].get(self.split, {})
+
+    @property
+    def tagging(self) -> bool:
+        """Whether words are labelled, not texts."""
+        return self.run["data"].get("task") == "tagging"
+
+    @property
+    def single_label(self) -> bool:
+        """Whether each text has exactly one label."""
+        return not self.tagging and not self.run["data"].get("multi_label")
+
+
+Section = Callable[[Evidence], Markup | None]
+
+
+# What a busy reader needs
+
+
+def title(evidence: Evidence) -> Markup:
+    """Name, state, and the run in one line."""
+    run = evidence.run
+    asked = run["asked"]
+    line = " · ".join(
+        str(part)
+        for part in (
+            _method_name(asked.get("method")),
+            asked.get("model"),
+            _data_name(asked.get("data")),
+            run["created"][:10],
+        )
+        if part
+    )
+    return join(
+        element("h1", run["name"]),
+        element("p", element("span", run["state"], class_=f"state {run['state']}"), f" {line}", class_="quiet"),
+        element("p", run["cause"], class_="cause") if run["cause"] else None,
+    )
+
+
+def in_short(evidence: Evidence) -> Markup | None:
+    """The result in sentences, and in large numbers."""
+    metrics, cost = evidence.metrics, evidence.run["cost"]
+    if not metrics:
+        return element("p", "Nothing has been evaluated yet.") if evidence.run["state"] != "failed" else None
+    items = [element("li", sentence) for sentence in _sentences(evidence)]
+    tiles = [_tile(_metric(name, metrics[name]), METRICS[name][0]) for name in _headline(metrics)]
+    if cost.get("seconds") is not None:
+        tiles.append(_tile(_duration(cost["seconds"]), "to fit"))
+    if cost.get("model_mb") is not None:
+        tiles.append(_tile(f"{cost['model_mb']:.0f} MB", "the model"))
+    return join(element("ul", items, class_="short"), element("div", tiles, class_="tiles"))
+
+
+def _headline(metrics: Mapping[str, Any]) -> list[str]:
+    first = [
+        name for name in ("accuracy", "f1", "micro_f1", "macro_f1", "precision", "recall", "ece") if name in metrics
+    ]
+    unsure = metrics.get("coverage") is not None and metrics["coverage"] < 1
+    return [name for name in first if metrics[name] is not None][:4] + (["accuracy_when_sure"] if unsure else [])
+
+
+def _sentences(evidence: Evidence) -> list[str]:
+    metrics, n = evidence.metrics, evidence.metrics.get("n")
+    said = []
+    if n and metrics.get("accuracy") is not None:
+        low, high = wilson(metrics["accuracy"], n)
+        share = f"{metrics['accuracy']:.1%} of {n:,} {evidence.split} texts are classified right"
+        said.append(f"{share} (95 % interval: {low:.1%} to {high:.1%}).")
+    elif metrics.get("f1") is not None:
+        found = f"{metrics['recall']:.1%} of the entities are found" if metrics.get("recall") is not None else ""
+        right = (
+            f"{metrics['precision']:.1%} of those it names are right" if metrics.get("precision") is not None else ""
+        )
+        said.append(f"Entity F1 is {metrics['f1']:.1%} on {evidence.split}: {found}, {right}.")
+    elif metrics.get("micro_f1") is not None:
+        said.append(
+            f"Micro F1 is {metrics['micro_f1']:.1%}, macro F1 {metrics.get('macro_f1') or 0:.1%} on {evidence.split}."
+        )
+    if metrics.get("accuracy_when_sure") is not None and metrics.get("coverage", 1) < 1:
+        sure = f"Unsure about {1 - metrics['coverage']:.1%}, it answers the other {metrics['coverage']:.1%}"
+        said.append(f"{sure} and is right in {metrics['accuracy_when_sure']:.1%} of those.")
+    classes = metrics.get("per_class") or {}
+    if len(classes) > 2:
+        worst = sorted(classes, key=lambda name: classes[name]["f1"])[:3]
+        said.append("Hardest: " + ", ".join(f"{name} (F1 {classes[name]['f1']:.2f})" for name in worst) + ".")
+    if pairs := _worst_pairs(metrics):
+        true, predicted, count, total = pairs[0]
+        said.append(f"Most often mixed up: {true} taken for {predicted}, {count} of {total} times.")
+    errors = sum(finding.get("severity") in ("error", "warning") for finding in evidence.run["findings"])
+    if errors:
+        said.append(f"The data has {errors} finding{'s' if errors > 1 else ''} worth acting on; see below.")
+    return said
+
+
+# What was asked and what happened
+
+
+def asked(evidence: Evidence) -> Markup:
+    """What was asked, what happened, and what it cost, side by side."""
+    wanted, happened, cost, data = (evidence.run[part] for part in ("asked", "happened", "cost", "data"))
+    rows = ", ".join(f"{count:,} {split}" for split, count in (data.get("rows") or {}).items())
+    first = _facts(
+        ("Model", wanted.get("model")),
+        ("Method", _said(wanted.get("method"))),
+        ("Data", _data_name(wanted.get("data"))),
+        ("Rows", rows),
+        ("Task", _task(data) if data else wanted.get("task")),
+        ("Classes", f"{len(data['labels']):,}" if data.get("labels") else None),
+        ("Budget", wanted.get("budget")),
+        ("Seed", wanted.get("seed")),
+        ("Coverage", wanted.get("coverage")),
+        ("Hardware", _said(wanted.get("hardware"))),
+    )
+    trained, total = cost.get("trained_parameters"), cost.get("total_parameters")
+    second = _facts(
+        ("Stopped by", happened.get("stopped")),
+        ("Epochs", _figure(happened.get("epochs"))),
+        ("Steps", _figure(happened.get("steps"))),
+        ("Best step", _figure(happened.get("best_step"))),
+        ("Time", _duration(cost["seconds"]) if cost.get("seconds") is not None else None),
+        ("Examples a second", _figure(cost.get("examples_per_second"))),
+        ("Peak memory", f"{cost['peak_memory_mb']:,.0f} MB" if cost.get("peak_memory_mb") else None),
+        (
+            "Trained parameters",
+            f"{trained:,} of {total:,} ({trained / total:.1%})" if trained is not None and total else None,
+        ),
+        ("Size of the model", f"{cost['model_mb']:,.1f} MB" if cost.get("model_mb") else None),
+        ("Precision", happened.get("precision")),
+        (
+            "Padding",
+            f"{happened['padding_waste']:.1%} of the tokens" if happened.get("padding_waste") is not None else None,
+        ),
+        ("Frozen-prefix cache", _said(happened.get("cache"))),
+        ("Rows dropped, as asked", _said(happened.get("dropped"))),
+        ("Rows cut to the model's length", _figure(happened.get("truncated_rows"))),
+    )
+    said = [element("li", sentence) for sentence in happened.get("said") or []]
+    return join(
+        element("h2", "What was asked, and what happened"),
+        element(
+            "div",
+            element("div", element("h3", "Asked"), first),
+            element("div", element("h3", "Happened"), second),
+            class_="pair",
+        ),
+        join(element("h3", "Inferred from the data"), element("ul", said)) if said else None,
+    )
+
+
+def findings(evidence: Evidence) -> Markup | None:
+    """What the data doctor saw, the grave ones first."""
+    order = list(SEVERITIES)
+    known = sorted(evidence.run["findings"], key=lambda finding: order.index(finding.get("severity", "note")))
+    if not known:
+        return None
+    return join(element("h2", "Findings in the data"), [_finding(finding) for finding in known])
+
+
+def _finding(finding: Mapping[str, Any]) -> Markup:
+    severity = finding.get("severity", "note")
+    where = element("div", finding["where"], class_="quiet") if finding.get("where") else None
+    fix = element("div", f"→ {finding['fix']}") if finding.get("fix") else None
+    return element(
+        "div",
+        element("div", SEVERITIES[severity], class_=f"severity {severity}"),
+        element("div", finding.get("message"), " ", element("code", finding.get("code"), class_="quiet"), where, fix),
+        class_="finding",
+    )
+
+
+# How it learned
+
+
+def learning(evidence: Evidence) -> Markup | None:
+    """Training loss and validation score over the epochs."""
+    steps = [event for event in evidence.events if event.get("event") == "step" and event.get("loss") is not None]
+    evaluations = [event for event in evidence.events if event.get("event") == "evaluation"]
+    axis = "epoch" if all("epoch" in event for event in steps + evaluations) else "step"
+    losses = [
+        charts.Line("training loss", _curve(steps, axis, "loss"), charts.BLUE),
+        charts.Line("validation loss", _curve(evaluations, axis, "loss"), charts.ORANGE, dots=True),
+    ]
+    scores = [
+        charts.Line(f"validation {METRICS[name][0]}", _curve(evaluations, axis, name), colour, dots=True)
+        for name, colour in CURVES
+    ]
+    best = evidence.run["happened"].get("best_step")
+    mark = next((event[axis] for event in evaluations if event.get("step") == best and best is not None), None)
+    pictures = [
+        charts.lines(known, x=axis, y=y, says=f"{y} over {axis}s", percent=percent, mark=mark)
+        for drawn, y, percent in ((losses, "loss", False), (scores, "score", True))
+        if (known := [line for line in drawn if line.points])
+    ]
+    if not pictures:
+        return None
+    return join(
+        element("h2", "Learning curve"),
+        element("div", [element("div", picture) for picture in pictures], class_="pair"),
+    )
+
+
+def depth(evidence: Evidence) -> Markup | None:
+    """Which part of the network trained when, and how fast."""
+    happened = evidence.run["happened"]
+    stages = [_stage(stage) for stage in happened.get("stages") or []]
+    groups = [group["name"] for stage in happened.get("stages") or [] for group in stage.get("groups") or []]
+    schedule = [(epoch, set(names)) for epoch, names in happened.get("unfreezing") or []]
+    names = list(dict.fromkeys(groups + [name for _, on in schedule for name in sorted(on)]))
+    chart = None
+    if schedule and names:
+        # The head on top, the embeddings at the bottom: as the network is drawn.
+        rows = names[::-1]
+        columns = [f"{epoch:g}" if isinstance(epoch, float) else str(epoch) for epoch, _ in schedule]
+        chart = charts.spans(rows, columns, [[row in on for _, on in schedule] for row in rows])
+    if not chart and not any(stages):
+        return None
+    return join(
+        element("h2", "What trained, and how fast"),
+        element("div", element("div", chart) if chart else None, element("div", stages), class_="pair"),
+    )
+
+
+def _stage(stage: Mapping[str, Any]) -> Markup | None:
+    groups = [group for group in stage.get("groups") or [] if group.get("lr") is not None]
+    if not groups:
+        return None
+    fastest = max(group["lr"] for group in groups) or 1
+    rows = [
+        element(
+            "tr",
+            element("td", group["name"]),
+            element("td", charts.bar(group["lr"] / fastest), f"{group['lr']:.2g}", class_="measure"),
+            element("td", _figure(group.get("parameters")), class_="number"),
+        )
+        for group in reversed(groups)
+    ]
+    return join(
+        element("h3", f"Rates of {_said(stage.get('method'))}"), _table(("part", "learning rate", "parameters#"), rows)
+    )
+
+
+# How good it is
+
+
+def scores(evidence: Evidence) -> Markup | None:
+    """All plain numbers of all evaluated splits."""
+    splits = evidence.run["metrics"]
+    names = [name for name in METRICS if any(isinstance(splits[split].get(name), (int, float)) for split in splits)]
+    if not names:
+        return None
+    rows = [
+        element(
+            "tr",
+            element("td", METRICS[name][0]),
+            [element("td", _metric(name, splits[split].get(name)), class_="number") for split in splits],
+        )
+        for name in names
+    ]
+    return join(element("h2", "Scores"), _table(("", *(f"{split}#" for split in splits)), rows))
+
+
+def trust(evidence: Evidence) -> Markup | None:
+    """Whether the confidence can be believed, and what refusing the unsure ones buys."""
+    bins = calibration_bins(evidence.rows["probabilities"], evidence.rows["truth"])
+    if not bins:
+        return None
+    what = "Each dot holds the predictions of one range of confidence; the larger, the more."
+    said = f"{what} On the dotted line the model is right as often as it says; below it, it is too sure of itself."
+    first = element("div", element("h3", "Calibration"), charts.calibration(bins), element("p", said, class_="legend"))
+    second = None
+    if evidence.single_label:
+        curve = charts.Line(
+            "accuracy of the answers given", accuracy_by_coverage(evidence.rows["confidence"], evidence.rows["wrong"])
+        )
+        second = element(
+            "div",
+            element("h3", "What refusing to answer buys"),
+            charts.lines(
+                [curve],
+                x="share answered (%), the surest first",
+                y="accuracy",
+                says="Accuracy by coverage",
+                percent=True,
+            ),
+        )
+    return join(
+        element("h2", f"Can its confidence be trusted? ({evidence.split})"),
+        element("div", first, second, class_="pair"),
+    )
+
+
+def classes(evidence: Evidence) -> Markup | None:
+    """Every class, the hardest first."""
+    known = evidence.metrics.get("per_class")
+    if not known:
+        return None
+    rows = []
+    for name, values in sorted(known.items(), key=lambda item: item[1]["f1"]):
+        measures = [element("td", charts.bar(values["f1"]), f"{values['f1']:.3f}", class_="measure")]
+        numbers = [element("td", f"{values[key]:.2f}", class_="number") for key in ("precision", "recall")]
+        rows.append(
+            element(
+                "tr", element("td", name), measures, numbers, element("td", f"{values['support']:,}", class_="number")
+            )
+        )
+    header = ("class", "F1", "prec.#", "recall#", "n#")
+    half = math.ceil(len(rows) / 2) if len(rows) > 16 else len(rows)
+    tables = [element("div", _table(header, part)) for part in (rows[:half], rows[half:]) if part]
+    what = "entity types" if evidence.tagging else "classes"
+    return join(
+        element("h2", f"All {len(rows)} {what}, the hardest first ({evidence.split})"),
+        element("div", tables, class_="pair"),
+    )
+
+
+def confusions(evidence: Evidence) -> Markup | None:
+    """Which classes are taken for which."""
+    known = evidence.metrics.get("confusion")
+    if not known:
+        return None
+    labels, matrix = _most_confused(known["labels"], known["matrix"])
+    pairs = [
+        element(
+            "tr", element("td", true), element("td", predicted), element("td", f"{count} of {total}", class_="number")
+        )
+        for true, predicted, count, total in _worst_pairs(evidence.metrics)
+    ]
+    few = (
+        f"The {len(labels)} of {len(known['labels'])} classes with the most errors. "
+        if len(labels) < len(known["labels"])
+        else ""
+    )
+    how = "Rows are the true classes. Blue: right; orange: errors; the deeper, the larger the share of the row."
+    table = (
+        join(element("h3", "Most often mixed up"), _table(("true", "taken for", "times#"), pairs)) if pairs else None
+    )
+    return join(
+        element("h2", f"Confusion matrix ({evidence.split})"),
+        element("p", few + how, class_="legend"),
+        charts.confusion(labels, matrix),
+        table,
+    )
+
+
+def mistakes(evidence: Evidence) -> Markup | None:
+    """The errors it was surest of: often the label is wrong, not the model."""
+    if not evidence.shown:
+        return None
+    labels = evidence.run["data"].get("labels") or []
+    show = (
+        _tagging_mistake
+        if evidence.tagging
+        else functools.partial(_mistake, labels=labels, single=evidence.single_label)
+    )
+    return join(
+        element("h2", f"The mistakes it was surest of ({evidence.split})"),
+        element(
+            "p",
+            "Look here first: among these are the labels that are wrong, and the classes that overlap.",
+            class_="quiet",
+        ),
+        [element("div", show(row), class_="mistake") for row in evidence.shown],
+    )
+
+
+def _mistake(row: Mapping[str, Any], *, labels: Sequence[str], single: bool) -> Markup:
+    text = element("blockquote", _cut(row["input"]))
+    if not single:
+        true, said = (set(filter(None, row[key].split("|"))) for key in ("label", "prediction"))
+        parts = [
+            ("right: ", true & said, None),
+            ("missed: ", true - said, "true"),
+            ("wrongly named: ", said - true, "wrong"),
+        ]
+        told = [
+            join(element("span", f"{what}{', '.join(sorted(some))}", class_=kind), " · ")
+            for what, some, kind in parts
+            if some
+        ]
+        return join(text, element("div", told, f"row {row['row']}", class_="said"))
+    probabilities = dict(zip(labels, row["probabilities"] or [], strict=False))
+    chance = f" (it gave that {probabilities[row['label']]:.0%})" if row["label"] in probabilities else ""
+    return join(
+        text,
+        element(
+            "div",
+            "said ",
+            element("span", row["prediction"], class_="wrong"),
+            f" with {row['confidence']:.0%}, labelled ",
+            element("span", row["label"], class_="true"),
+            f"{chance} · row {row['row']}",
+            " · marked unsure" if row["unsure"] else None,
+            class_="said",
+        ),
+    )
+
+
+def _tagging_mistake(row: Mapping[str, Any]) -> Markup:
+    words, true, said = (row[key].split(" ") for key in ("input", "label", "prediction"))
+    if not len(words) == len(true) == len(said):
+        return join(element("blockquote", _cut(row["input"])), element("div", f"row {row['row']}", class_="said"))
+    shown = [_word(*triple) for triple in zip(words[:120], true, said, strict=False)]
+    return join(
+        element("div", shown), element("div", f"row {row['row']} · true tag above, given tag below", class_="said")
+    )
+
+
+def _word(word: str, true: str, said: str) -> Markup:
+    if true == said == "O":
+        return element("span", element("small", Markup("&nbsp;")), word, class_="word")
+    below = element("small", said, class_="wrong") if said != true else None
+    return element("span", element("small", true, class_="true"), word, below, class_="word")
+
+
+# What a doubting reader asks
+
+
+def repeat(evidence: Evidence) -> Markup | None:
+    """The request as YAML, and where it ran."""
+    import yaml
+
+    wanted = {key: value for key, value in evidence.run["asked"].items() if value not in (None, {}, [])}
+    surroundings = evidence.run["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in (surroundings.get("packages") or {}).items())
+    git = surroundings.get("git") or {}
+    memory = surroundings.get("memory_mb")
+    table = _facts(
+        ("Python", surroundings.get("python")),
+        ("Packages", versions),
+        ("System", surroundings.get("platform")),
+        ("Processor", f"{surroundings.get('cpu')}, {surroundings.get('cores')} cores"),
+        ("Memory", f"{memory / 1024:.1f} GiB" if memory else None),
+        (
+            "Code of the working folder",
+            f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" if git else None,
+        ),
+        ("Fingerprint of the data", evidence.run["data"].get("fingerprint")),
+    )
+    request = element("pre", yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+    how = join("Save this as run.yaml and say ", element("code", "graft fit run.yaml"), ".")
+    return join(
+        element("h2", "To repeat it"),
+        element("div", element("div", element("p", how), request), element("div", table), class_="pair"),
+        element(
+            "footer",
+            f"Made by graftwork from {evidence.run['path']}. Times are UTC; the run began {evidence.run['created']}.",
+        ),
+    )
+
+
+SECTIONS: tuple[Section, ...] = (
+    title,
+    in_short,
+    scores,
+    learning,
+    confusions,
+    classes,
+    trust,
+    mistakes,
+    findings,
+    depth,
+    asked,
+    repeat,
+)
+
+
+# Numbers
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of a share seen in n independent examples (Wilson 1927), 95 % by default."""
+    middle = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def calibration_bins(probabilities: np.ndarray, truth: np.ndarray) -> list[tuple[float, float, int]]:
+    """Mean confidence, share right and count of each of BINS equal ranges of confidence that has any."""
+    known = np.isfinite(probabilities.astype(float)) if len(probabilities) else np.zeros(0, bool)
+    probabilities, truth = probabilities[known].astype(float), truth[known].astype(float)
+    if not len(probabilities):
+        return []
+    which = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    counts = np.bincount(which, minlength=BINS)
+    sure, right = (np.bincount(which, weights=values, minlength=BINS) for values in (probabilities, truth))
+    return [(sure[b] / counts[b], right[b] / counts[b], int(counts[b])) for b in range(BINS) if counts[b]]
+
+
+def accuracy_by_coverage(confidence: np.ndarray, wrong: np.ndarray) -> list[tuple[float, float]]:
+    """The accuracy (0 to 1) of the surest 10, ..., 100 percent."""
+    right = ~wrong[np.argsort(-confidence.astype(float), kind="stable")]
+    shares = [percent for percent in range(10, 101, 2) if math.ceil(len(right) * percent / 100) >= 10] or [100]
+    return [(float(percent), float(right[: math.ceil(len(right) * percent / 100)].mean())) for percent in shares]
+
+
+def _each_label(column: Any, truth: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Multi-label: every (text, label) pair is a prediction of its own."""
+    given = column.combine_chunks().drop_null()
+    if not labels or len(given) != len(truth) or len(given.flatten()) != len(truth) * len(labels):
+        return np.zeros(0), np.zeros(0, bool)
+    place = {label: number for number, label in enumerate(labels)}
+    marked = np.zeros((len(truth), len(labels)), bool)
+    for row, names in enumerate(truth):
+        marked[row, [place[name] for name in names.split("|") if name in place]] = True
+    return given.flatten().to_numpy(zero_copy_only=False), marked.ravel()
+
+
+def _worst_pairs(metrics: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
+    known = metrics.get("confusion")
+    if not known:
+        return []
+    matrix = np.asarray(known["matrix"])
+    off = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-off, axis=None, kind="stable")[:WORST_PAIRS]
+    places = (divmod(int(place), len(matrix)) for place in order)
+    labels, totals = known["labels"], matrix.sum(1)
+    return [
+        (labels[row], labels[column], int(off[row, column]), int(totals[row]))
+        for row, column in places
+        if off[row, column]
+    ]
+
+
+def _most_confused(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> tuple[list[str], list[list[int]]]:
+    """All classes, or the MOST_CLASSES with the most errors when they are more than one can look at."""
+    counts = np.asarray(matrix)
+    errors = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
+    kept = np.sort(np.argsort(-errors, kind="stable")[: charts.MOST_CLASSES])
+    return [labels[int(place)] for place in kept], [[int(n) for n in row] for row in counts[np.ix_(kept, kept)]]
+
+
+def _curve(events: Sequence[Mapping[str, Any]], axis: str, name: str) -> list[tuple[float, float]]:
+    return [(event[axis], event[name]) for event in events if event.get(name) is not None and axis in event]
+
+
+# Words
+
+
+def _metric(name: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if name == "n":
+        return f"{value:,}"
+    return f"{value:.1%}" if METRICS[name][1] else f"{value:.4g}"
+
+
+def _figure(value: float | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if value >= 100 else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _method_name(method: Any) -> str:
+    parts = method if isinstance(method, list) else [method]
+    return " → ".join(next(iter(part)) if isinstance(part, Mapping) and part else str(part) for part in parts if part)
+
+
+def _data_name(data: Any) -> str | None:
+    return data.get("source") if isinstance(data, Mapping) else data
+
+
+def _task(data: Mapping[str, Any]) -> str:
+    return f"{data.get('task')}{', several labels a text' if data.get('multi_label') else ''}"
+
+
+def _said(value: Any) -> str | None:
+    """A nested value as a person would write it: lora (rank 8, alpha 16)."""
+    if value is None or value in ({}, []):
+        return None
+    if isinstance(value, Mapping):
+        parts = [
+            f"{key} ({_said(item)})" if isinstance(item, Mapping) and item else f"{key} {_said(item)}"
+            for key, item in value.items()
+            if item is not None
+        ]
+        return ", ".join(part.removesuffix(" None") for part in parts)
+    if isinstance(value, (list, tuple)):
+        return " → ".join(str(_said(item)) for item in value)
+    return str(value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT].rstrip() + f" … ({len(text):,} characters)"
+
+
+# Small forms
+
+
+def _tile(value: str, name: str) -> Markup:
+    return element("div", element("b", value), element("small", name), class_="tile")
+
+
+def _facts(*pairs: tuple[str, Any]) -> Markup:
+    known = [
+        element("tr", element("th", name), element("td", value)) for name, value in pairs if value not in (None, "")
+    ]
+    return element("table", known, class_="facts")
+
+
+def _table(header: Sequence[str], rows: list[Markup]) -> Markup:
+    """A table; a # at the end of a column's name sets it to the right, as numbers are."""
+    names = [element("th", name.rstrip("#"), class_="number" if name.endswith("#") else None) for name in header]
+    return element("table", element("thead", element("tr", names)), element("tbody", rows))
