@@ -6,9 +6,12 @@ file format was; nothing is ever removed unless `drop` asks for it, and each rem
 
 from __future__ import annotations
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes the functions of `compute` when it is imported, so pyright cannot see them)
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -58,7 +61,7 @@ class Split:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """The 1-based row numbers in the source file, the header not counted. (rows,) int64"""
+        """The 1-based row numbers in the source file, the header not counted: (rows,) int64."""
         return self.table["row"].to_numpy()
 
     def batches(self, size: int) -> Iterator[tuple[list[Any], list[Any]]]:
@@ -69,7 +72,7 @@ class Split:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """A 64-bit hash of each normalised text. (rows,) uint64"""
+        """A 64-bit hash of each normalised text: (rows,) uint64."""
         return splitting.keys(self.table["input"])
 
     @cached_property
@@ -77,6 +80,14 @@ class Split:
         """How often each label (multi-label: name; tagging: tag) occurs, by name; "" counts the unlabelled rows."""
         found = pc.value_counts(_flat(self.table["label"]))
         return dict(sorted((item["values"].as_py(), item["counts"].as_py()) for item in found))
+
+    def has(self, label: str) -> np.ndarray:
+        """Which rows carry `label` (multi-label: among others; tagging: on some word): (rows,) bool."""
+        column = self.table["label"]
+        if not pa.types.is_list(column.type):
+            return pc.equal(column, label).to_numpy()
+        joined = pc.binary_join(column, "\x1f")
+        return pc.match_substring_regex(joined, f"(^|\x1f){re.escape(label)}(\x1f|$)").to_numpy()
 
     def where(self, mask: np.ndarray) -> Split:
         """The rows that `mask` keeps, in order."""
@@ -397,7 +408,7 @@ def _drop(splits: dict[str, Split], drop: tuple[str, ...], dropped: dict[str, in
 
 
 def empty_inputs(split: Split) -> np.ndarray:
-    """Which rows have no text (only white space, or no words). (rows,) bool"""
+    """Which rows have no text (only white space, or no words): (rows,) bool."""
     column = split.table["input"]
     if pa.types.is_list(column.type):
         return pc.equal(pc.list_value_length(column), 0).to_numpy()
@@ -405,7 +416,7 @@ def empty_inputs(split: Split) -> np.ndarray:
 
 
 def empty_labels(split: Split) -> np.ndarray:
-    """Which rows have no label. (rows,) bool"""
+    """Which rows have no label: (rows,) bool."""
     column = split.table["label"]
     if pa.types.is_list(column.type):
         return pc.equal(pc.list_value_length(column), 0).to_numpy()
@@ -421,7 +432,7 @@ def _empty(splits: dict[str, Split], name: str) -> np.ndarray:
 
 
 def label_keys(split: Split) -> np.ndarray:
-    """A number for each row's label (or list of labels): equal labels, equal numbers within the split. (rows,)"""
+    """A number for each row's label (or list of labels): equal labels, equal numbers within the split: (rows,)."""
     column = split.table["label"]
     if pa.types.is_list(column.type):
         column = pc.binary_join(column, "\x1f")
@@ -429,7 +440,7 @@ def label_keys(split: Split) -> np.ndarray:
 
 
 def conflicting(split: Split) -> np.ndarray:
-    """Which rows have a text that also occurs with another label. (rows,) bool"""
+    """Which rows have a text that also occurs with another label: (rows,) bool."""
     _, text = np.unique(split.keys, return_inverse=True)
     label = label_keys(split).astype(np.int64)
     low, high = np.full(text.max(initial=0) + 1, np.iinfo(np.int64).max), np.full(text.max(initial=0) + 1, -1)
@@ -439,7 +450,7 @@ def conflicting(split: Split) -> np.ndarray:
 
 
 def repeated(split: Split) -> np.ndarray:
-    """Which rows repeat an earlier row's text and label. (rows,) bool"""
+    """Which rows repeat an earlier row's text and label: (rows,) bool."""
     pair = np.stack([split.keys.view(np.int64), label_keys(split).astype(np.int64)], 1)
     _, first = np.unique(pair, axis=0, return_index=True)
     again = np.ones(len(pair), bool)
@@ -463,7 +474,7 @@ def _overlap(splits: dict[str, Split], name: str) -> np.ndarray:
 
 
 def _strata(split: Split) -> np.ndarray:
-    """The class each row is filed under; of several labels or tags the rarest. (rows,)"""
+    """The class each row is filed under; of several labels or tags the rarest: (rows,)."""
     column = split.table["label"].combine_chunks()
     if not pa.types.is_list(column.type):
         return column.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -506,7 +517,7 @@ def _cut(
 
 
 def _sample(split: Split, size: int, seed: int) -> np.ndarray:
-    """`size` rows at random, each class in proportion. (rows,) bool"""
+    """`size` rows at random, each class in proportion: (rows,) bool."""
     chosen = splitting.cut(_strata(split), np.arange(len(split)), size / len(split), seed)
     generator = np.random.default_rng(seed)
     surplus = int(chosen.sum()) - size

@@ -8,6 +8,8 @@ is found by `check`.
 
 from __future__ import annotations
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes the functions of `compute` when it is imported, so pyright cannot see them)
 import contextlib
 import csv
 import gzip

@@ -5,6 +5,8 @@ A guess that could be wrong without anybody noticing is not made: then an error 
 
 from __future__ import annotations
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes the functions of `compute` when it is imported, so pyright cannot see them)
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -41,7 +41,7 @@ def texts(column: pa.ChunkedArray) -> Iterator[list[str]]:
 
 
 def keys(column: pa.ChunkedArray) -> np.ndarray:
-    """A 64-bit hash of each normalised text: equal texts have equal keys. (rows,)"""
+    """A 64-bit hash of each normalised text: equal texts have equal keys: (rows,)."""
     import pandas as pd
 
     parts = [pd.util.hash_array(np.array(batch, object), categorize=False) for batch in texts(column)]
@@ -49,7 +49,7 @@ def keys(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def groups(columns: Iterable[pa.ChunkedArray]) -> np.ndarray:
-    """A group number for each row of all columns, one after another: same number, same or nearly the same text. (rows,)
+    """A group number for each row of all columns, one after another: same number, same or nearly the same text: (rows,).
 
     Example:
         >>> column = pa.chunked_array([["Where is my card?", "where is  MY card?", "Hello there"]])
@@ -118,7 +118,7 @@ def _candidates(signatures: np.ndarray) -> np.ndarray:
 
 
 def _signatures(columns: list[pa.ChunkedArray], wanted: np.ndarray) -> np.ndarray:
-    """The MinHash of each wanted text: the least shingle hash in each of `BINS` bins. (distinct, BINS) uint32"""
+    """The MinHash of each wanted text: the least shingle hash in each of `BINS` bins: (distinct, BINS) uint32."""
     parts, start = [], 0
     for column in columns:
         for batch in texts(column):
@@ -182,7 +182,7 @@ class _TextAt:
 
 
 def cut(strata: np.ndarray, group: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Which rows leave for a new split of about `fraction` of each stratum; groups stay whole. (rows,) bool
+    """Which rows leave for a new split of about `fraction` of each stratum; groups stay whole: (rows,) bool.
 
     A stratum gives its share rounded, at least one row from five rows on. A group belongs to the stratum of its first
     row; a group larger than the share stays behind.
