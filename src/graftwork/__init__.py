@@ -10,7 +10,16 @@ __version__ = "0.1.0"
 # name -> the module it lives in. Loaded on first use (PEP 562): `graft --help` must not import torch.
 _PUBLIC = {
     "Budget": "graftwork.budget",
+    "Data": "graftwork.data",
+    "Hardware": "graftwork.hardware",
     "InputError": "graftwork.choice",
+    "Run": "graftwork.run",
+    "TransferModel": "graftwork.model",
+    "check": "graftwork.check",
+    "evaluate": "graftwork.evaluate",
+    "fit": "graftwork.fit",
+    "predict": "graftwork.fit",
+    "resume": "graftwork.fit",
 }
 
 __all__ = ["Budget", "InputError", "__version__"]

@@ -44,7 +44,8 @@ class Choice(BaseModel):
     """A frozen set of hyper-parameters with a name of its own on its shelf.
 
     A direct subclass of `Choice` opens a *shelf* (`Method`, `Task`); every class below it stands on that shelf under
-    the kebab-case of its class name (`FullFineTuning` -> `full-fine-tuning`), or under `name` where it sets one.
+    the kebab-case of its class name (`FullFineTuning` -> `full-fine-tuning`), or under `name` where it sets one. A
+    class made with `abstract=True` shares fields and stands nowhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -53,11 +54,16 @@ class Choice(BaseModel):
     paper: ClassVar[str] = ""
     _shelf: ClassVar[dict[str, type[Choice]]]
 
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
     @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+    def __pydantic_init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if Choice in cls.__bases__:
             cls._shelf = {}
+            return
+        if abstract:
             return
         if "name" not in cls.__dict__:
             cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()

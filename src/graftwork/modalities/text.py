@@ -7,8 +7,10 @@ tokenizer's own file only the vocabulary and rules are used: padding and truncat
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +50,7 @@ class Text:
         """
         folder = Path(folder)
         file = folder / "tokenizer.json"
-        if file.is_file():
-            tokenizer = Tokenizer.from_file(str(file))
-        else:
-            tokenizer = _converted(folder)
+        tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else _converted(folder)
         config = _read(folder / "config.json")
         settings = _read(folder / "tokenizer_config.json")
         pad = settings.get("pad_token") or settings.get("eos_token") or "[PAD]"
@@ -59,6 +58,11 @@ class Text:
         return cls(
             tokenizer, max_length=_max_length(config, settings), pad_id=pad_id or config.get("pad_token_id") or 0
         )
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the tokenizer: two with equal digests give equal ids."""
+        return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
 
     @property
     def special_count(self) -> int:
@@ -101,12 +105,12 @@ class Text:
         mask = self.tokenizer.encode("a").special_tokens_mask
         return next((i for i, special in enumerate(reversed(mask)) if not special), 0)
 
-    def collate(self, examples: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    def collate(self, examples: Sequence[np.ndarray], *, pad_id: int | None = None) -> dict[str, torch.Tensor]:
         """Ids padded to the longest example: `input_ids` and `attention_mask`, each (batch, length) int64."""
         import torch
 
         longest = max(len(e) for e in examples)
-        ids = np.full((len(examples), longest), self.pad_id, dtype=np.int64)
+        ids = np.full((len(examples), longest), self.pad_id if pad_id is None else pad_id, dtype=np.int64)
         mask = np.zeros((len(examples), longest), dtype=np.int64)
         for row, example in enumerate(examples):
             ids[row, : len(example)] = example

@@ -1,0 +1,155 @@
+"""evaluate: how good is a model on a split? Metrics, and every row's prediction, so that runs can be compared in pairs.
+
+The test split is read here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from graftwork.choice import InputError
+from graftwork.examples import Examples, tokenised
+from graftwork.hardware import Hardware, autocast
+from graftwork.model import TransferModel, evaluating, join
+from graftwork.run import Run
+from graftwork.task import Decision
+
+if TYPE_CHECKING:
+    from graftwork.data import Data
+    from graftwork.features import Features
+
+
+_NONE = np.zeros(0)
+
+
+@torch.inference_mode()
+def outputs(
+    model: TransferModel,
+    examples: Examples,
+    *,
+    features: Features | None = None,
+    remap: np.ndarray | None = None,
+    precision: str = "fp32",
+    max_tokens: int = 8192,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Raw outputs and targets of every row of a split, in its order; only these are kept in memory.
+
+    Args:
+        model: what answers; it is read in eval mode.
+        examples: the split.
+        features: the frozen prefix's output for it, where there is one.
+        remap: rows of the compacted embedding table, where there is one.
+        precision: `fp32` or `bf16`.
+        max_tokens: computed at once, padding included.
+    """
+    answers: list[np.ndarray] = [_NONE] * len(examples)
+    targets: list[np.ndarray] = [_NONE] * len(examples)
+    with evaluating(model), autocast(model.device, precision):
+        for places in examples.in_order_of_length(max_tokens):
+            batch = examples.batch(places, remap)
+            batch = (features.into(batch) if features else batch).to(model.device)
+            logits = model(batch.inputs).float().cpu().numpy()
+            for place, row in zip(places, logits, strict=True):
+                answers[place], targets[place] = model.task.gather(row, examples.target(place))
+    return list(join(examples.example, answers, examples.rows)), list(join(examples.example, targets, examples.rows))
+
+
+def evaluate(
+    run: Run | str | Path,
+    data: Any = None,
+    *,
+    split: str = "test",
+    hardware: Hardware | None = None,
+    **load: Any,
+) -> dict[str, Any]:
+    """Score a finished run on a split; predictions, metrics and the report in its folder are brought up to date.
+
+    Args:
+        run: the run or its folder.
+        data: what to score on, as `Data.load` takes it; by default the data the run was fitted on.
+        split: `test` by default. A file without splits is scored whole.
+        hardware: device and precision; by default fp32, as the model predicts.
+        load: further options of `Data.load`, such as `text` and `label`.
+
+    Returns:
+        The metrics of the run's task; `split` and `rows` say what was scored.
+
+    Raises:
+        InputError: the run is not finished, or the data has no such split or other labels.
+    """
+    from graftwork.data import Data
+    from graftwork.report import report
+
+    run = run if isinstance(run, Run) else Run.open(run)
+    if run.state != "done":
+        raise InputError(f"Run {str(run.path)!r} is {run.state}: there is nothing to evaluate yet. Finish it first.")
+    own = data is None
+    data = Data.load(**run.asked["data"]) if own else Data.load(data, **{"validation": 0, "test": 0} | load)
+    if not own and split not in data.splits and len(data.splits) == 1:
+        split = next(iter(data.splits))
+    if split not in data.splits:
+        raise InputError(
+            f"The data has no split {split!r}, only {sorted(data.splits)}. Give the rows to score as DATA."
+        )
+    hardware = hardware or Hardware()
+    model = TransferModel.load(run.path / "model").to(hardware.torch_device())
+    examples = tokenised(data, split, model.task, model.modality)
+    found, targets = outputs(model, examples, max_tokens=hardware.max_tokens)
+    metrics = model.task.score(found, targets, model.decision)
+    if own:
+        record(run, data, split, model, examples, found, metrics)
+        report(run)
+    return {"split": split, "rows": len(data[split]), **metrics}
+
+
+def record(
+    run: Run,
+    data: Data,
+    split: str,
+    model: TransferModel,
+    examples: Examples,
+    found: Sequence[np.ndarray],
+    metrics: dict[str, Any],
+) -> None:
+    """Write a split's metrics and per-row predictions into the run."""
+    import pyarrow as pa
+
+    predictions = model.task.read(list(found), model.decision)
+    rows = data[split]
+
+    def flat(value: str | Sequence[str], separator: str) -> str:
+        return value if isinstance(value, str) else separator.join(value)
+
+    separator = " " if model.task.token_level else "|"
+    table = pa.table(
+        {
+            "split": pa.array([split] * len(rows), pa.string()),
+            "row": pa.array(rows.rows, pa.int64()),
+            "input": pa.array([flat(i, " ") for i in rows.inputs()], pa.string()),
+            "label": pa.array([flat(label, separator) for label in rows.labels()], pa.string()),
+            "prediction": pa.array([flat(p.label, separator) for p in predictions], pa.string()),
+            "confidence": pa.array([p.confidence for p in predictions], pa.float64()),
+            "unsure": pa.array([bool(p.unsure) for p in predictions], pa.bool_()),
+            "probabilities": pa.array(
+                [None if p.probabilities is None else list(p.probabilities.values()) for p in predictions],
+                pa.list_(pa.float32()),
+            ),
+        }
+    )
+    run.write_predictions(split, table)
+    cut = examples.lost > 0
+    run.update(
+        metrics={split: metrics},
+        happened={f"truncated_rows_{split}": int(cut.sum()), f"truncated_tokens_{split}": int(examples.lost.sum())},
+    )
+
+
+def quick_score(model: TransferModel, found: list[np.ndarray], targets: list[np.ndarray]) -> dict[str, float]:
+    """The scalar metrics of a validation in the middle of training, with the decision refitted where it matters."""
+    decision = Decision() if not getattr(model.task, "multi_label", False) else model.task.decide(found, targets, 1.0)
+    return {k: v for k, v in model.task.score(found, targets, decision).items() if isinstance(v, float)}

@@ -1,0 +1,189 @@
+"""The frozen-prefix cache: what a frozen part computes is computed once an example, not once an epoch.
+
+When the lowest groups of an encoder do not train, their output is the same in every epoch, for every seed, and for
+every method that freezes the same part. It is written once to disk, memory-mapped, and named by all it depends on:
+the frozen weights, the depth, the examples, the precision. The numbers are those of a run without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from graftwork import layers
+from graftwork.examples import Batch, Examples, building, cache_folder
+from graftwork.hardware import autocast
+from graftwork.model import TransferModel, evaluating
+
+log = logging.getLogger(__name__)
+
+LIMIT_BYTES = 20 * 2**30
+"""What the features of all runs may take on disk; the least recently used go first."""
+
+
+class Features:
+    """The output of the `depth` lowest groups for every window of one split.
+
+    Where the whole encoder is frozen this is what the head reads (one vector an example, for tasks that pool);
+    otherwise it is the token states that enter the first block that trains.
+    """
+
+    def __init__(self, folder: Path, examples: Examples):
+        self.examples = examples
+        described = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+        self.pooled: bool = described["pooled"]
+        self.name: str = described["name"]
+        self.array = np.memmap(folder / "features.bin", dtype=np.float32, mode="r", shape=tuple(described["shape"]))
+        (folder / "features.json").touch()  # recently used
+
+    def rows(self, places: np.ndarray) -> np.ndarray:
+        """The features of windows: (batch, dim), or (batch, length, dim) with zeros where there is padding."""
+        if self.pooled:
+            return self.array[places]
+        starts, lengths = self.examples.starts, self.examples.lengths[places]
+        padded = np.zeros((len(places), int(lengths.max()), self.array.shape[1]), dtype=np.float32)
+        for row, place in enumerate(places):
+            padded[row, : lengths[row]] = self.array[starts[place] : starts[place + 1]]
+        return padded
+
+    def into(self, batch: Batch) -> Batch:
+        """The batch with these features where the frozen part would have been run."""
+        features = {self.name: torch.from_numpy(self.rows(batch.places))}
+        return Batch(batch.inputs | features, batch.targets, batch.places)
+
+
+@contextmanager
+def frozen_prefix(
+    model: TransferModel,
+    splits: list[Examples],
+    *,
+    precision: str,
+    remap: np.ndarray | None = None,
+    worthwhile: bool = True,
+) -> Iterator[list[Features] | None]:
+    """While open, `model` starts where its frozen part ends, given the features of `splits`.
+
+    Yields None, and changes nothing, where there is no frozen part worth keeping, where the network cannot be run from
+    the middle, where the features would not fit on the disk, or where they will hardly be read again (`worthwhile`).
+    """
+    frozen = layers.frozen_depth(model.encoder)
+    blocks = frozen - 1
+    if blocks < 1 or not worthwhile or not layers.has_single_stack(model.encoder):
+        yield None
+        return
+    whole = frozen == len(layers.layer_groups(model.encoder))
+    with ExitStack() as stack:
+        try:
+            features = [_features(model, s, None if whole else blocks, precision, remap) for s in splits]
+        except _DoesNotFit as reason:
+            log.warning("%s", reason)
+            yield None
+            return
+        if not whole:
+            model.above = stack.enter_context(layers.running_above(model.encoder, blocks))
+        try:
+            yield features
+        finally:
+            model.above = None
+
+
+class _DoesNotFit(Exception):  # noqa: N818  a decision, not an error
+    pass
+
+
+def _features(
+    model: TransferModel, examples: Examples, blocks: int | None, precision: str, remap: np.ndarray | None
+) -> Features:
+    """The features of one split, from the cache or computed; `blocks` is None for the whole encoder."""
+    pooled = blocks is None and not model.task.token_level
+    key = hashlib.sha256(
+        json.dumps([examples.key, blocks, pooled and model.pooling, precision, _weights_digest(model, remap)]).encode()
+    ).hexdigest()[:32]
+    folder = cache_folder() / "features" / key
+    if not (folder / "features.json").is_file():
+        shape = (len(examples) if pooled else examples.tokens, model.width)
+        size = 4 * shape[0] * shape[1]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if size > min(LIMIT_BYTES, shutil.disk_usage(folder.parent).free // 2):
+            raise _DoesNotFit(
+                f"Frozen features would take {size / 2**30:.1f} GiB on disk; they are recomputed instead."
+            )
+        _make_room(folder.parent, size)
+        with building(folder) as work:
+            array = np.memmap(work / "features.bin", dtype=np.float32, mode="w+", shape=shape)
+            _compute(model, examples, blocks, precision, remap, array)
+            array.flush()
+            name = "embedding" if blocks is None else "hidden"
+            described = {"shape": shape, "pooled": pooled, "name": name}
+            (work / "features.json").write_text(json.dumps(described), encoding="utf-8")
+    return Features(folder, examples)
+
+
+@torch.inference_mode()
+def _compute(
+    model: TransferModel,
+    examples: Examples,
+    blocks: int | None,
+    precision: str,
+    remap: np.ndarray | None,
+    array: np.ndarray,
+) -> None:
+    device = model.device
+    with evaluating(model), autocast(device, precision):
+        for places in examples.in_order_of_length(max_tokens=8192):
+            batch = examples.batch(places, remap).to(device)
+            if blocks is None:
+                states = model.embed(batch.inputs)
+            else:
+                states = layers.run_below(model.encoder, blocks, **batch.inputs)
+            values = states.float().cpu().numpy()
+            if values.ndim == 2:
+                array[places] = values
+                continue
+            for row, place in enumerate(places):
+                array[examples.starts[place] : examples.starts[place + 1]] = values[row, : examples.lengths[place]]
+
+
+def _weights_digest(model: TransferModel, remap: np.ndarray | None) -> str:
+    """Names the weights of the frozen groups and of the ids they read."""
+    digest = hashlib.sha256(b"" if remap is None else remap.tobytes())
+    parameters = dict(model.encoder.named_parameters())
+    for group in layers.layer_groups(model.encoder)[: layers.frozen_depth(model.encoder)]:
+        for name in group.parameters:
+            digest.update(name.encode())
+            digest.update(parameters[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Remove the least recently used features until `size` more bytes fit under the limit."""
+    kept = sorted(folder.glob("*/features.json"), key=lambda f: f.stat().st_mtime)
+    sizes = {f: (f.parent / "features.bin").stat().st_size for f in kept}
+    total = sum(sizes.values())
+    for file in kept:
+        if total + size <= LIMIT_BYTES:
+            break
+        total -= sizes[file]
+        shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def embeddings(model: TransferModel, examples: Examples, *, precision: str = "fp32") -> np.ndarray:
+    """What the head reads for every window of a split: (windows, dim), for tasks that pool.
+
+    The whole encoder is taken as frozen, whatever its parameters say.
+    """
+    trains = {p: p.requires_grad for p in model.encoder.parameters()}
+    model.encoder.requires_grad_(False)
+    try:
+        return np.asarray(_features(model, examples, None, precision, None).array)
+    finally:
+        for parameter, flag in trains.items():
+            parameter.requires_grad_(flag)

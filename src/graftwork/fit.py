@@ -1,0 +1,488 @@
+"""fit: take a pretrained model to the data, and leave a run folder that shows how good it is and why.
+
+What is asked is written down before anything is computed, so every run can be resumed, repeated and compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from graftwork import checkpoint
+from graftwork.budget import Budget
+from graftwork.choice import InputError, parse, suggest
+from graftwork.evaluate import outputs, record
+from graftwork.examples import Examples, tokenised
+from graftwork.hardware import Hardware, World
+from graftwork.loop import Stage, StopRequested, Trained, default_budget, train
+from graftwork.method import GradientMethod, Method, unmet
+from graftwork.methods import FullFineTuning  # noqa: F401  puts every method on its shelf
+from graftwork.model import TransferModel
+from graftwork.models import resolve
+from graftwork.report import report
+from graftwork.run import Run
+from graftwork.tasks import Classification, Tagging
+
+if TYPE_CHECKING:
+    from graftwork.data import Data
+
+log = logging.getLogger(__name__)
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The run was asked to stop; it can be resumed. `run` is the run."""
+
+    run: Run | None = None
+
+
+class Request(BaseModel):
+    """A run file. What stands before `out` changes results; `hardware` must not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    data: str | dict[str, Any]
+    """Where the data is, or `Data.load`'s options as a mapping with `source`."""
+    model: str = "minilm"
+    """An embedded model's name, a folder, or a hub id."""
+    method: str | dict[str, Any] | list[str | dict[str, Any]] = "full-fine-tuning"
+    """A method, or a list of them: a recipe of stages."""
+    task: str | None = None
+    """`classification` or `tagging`; by default what the data looks like."""
+    budget: str | None = None
+    """`3epochs`, `500steps`, `90s`, `10m`; by default what the method asks for. Stages share it equally."""
+    seed: int = Field(0, ge=0)
+    """Of everything random."""
+    coverage: float = Field(1.0, gt=0, le=1)
+    """Share of the examples to answer; the least certain rest is marked `unsure`."""
+    out: str | None = None
+    """The run folder; by default runs/DATA-METHOD."""
+    hardware: Hardware = Hardware()
+    """Device, precision and how batches are split."""
+
+    @classmethod
+    def build(cls, **values: Any) -> Request:
+        """A request from plain values, with errors in plain words.
+
+        Raises:
+            InputError: an unknown word or a value that is not allowed.
+        """
+        for word in values:
+            if word not in cls.model_fields:
+                raise InputError(f"A run has no {word!r}. {suggest(word, cls.model_fields)}")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            told = (f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+            raise InputError(f"The run cannot be read: {'; '.join(told)}.") from None
+
+    @classmethod
+    def from_yaml(cls, file: str | Path) -> Request:
+        """Read a run file. A relative `data` path is taken from the file's own folder.
+
+        Raises:
+            InputError: no such file, no YAML, or not a run.
+        """
+        file = Path(file)
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"Run file {str(file)!r} cannot be read: {error.strerror}.") from None
+        except yaml.YAMLError as error:
+            raise InputError(f"Run file {str(file)!r} is not YAML: {' '.join(str(error).split())}.") from None
+        if not isinstance(values, dict) or "data" not in values:
+            raise InputError(f"Run file {str(file)!r} must be a mapping with at least `data: ...`.")
+        request = cls.build(**values)
+        source = request.data if isinstance(request.data, str) else request.data.get("source", "")
+        if isinstance(source, str) and not Path(source).exists() and (file.parent / source).exists():
+            source = str(file.parent / source)
+            data = source if isinstance(request.data, str) else {**request.data, "source": source}
+            request = request.model_copy(update={"data": data})
+        return request
+
+    @property
+    def recipe(self) -> list[Method]:
+        """The stages."""
+        stages = self.method if isinstance(self.method, list) else [self.method]
+        if not stages:
+            raise InputError("A recipe needs at least one method.")
+        return [parse(Method, stage) for stage in stages]
+
+
+def fit(
+    data: Any,
+    *,
+    model: str | Path = "minilm",
+    method: Any = "full-fine-tuning",
+    task: str | None = None,
+    budget: str | Budget | None = None,
+    seed: int = 0,
+    coverage: float = 1.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    hardware: Hardware | dict[str, Any] | None = None,
+    on_event: OnEvent | None = None,
+) -> Run:
+    """Fit a model to data and give back the finished run.
+
+    Args:
+        data: a path, `"pydocs"`, a table, a `Data`, or a mapping of `Data.load`'s options.
+        model: `"minilm"`, a folder, or a hub id.
+        method: a method (name, mapping or object), or a list of them.
+        task: `classification` or `tagging`; by default what the data looks like.
+        budget: `3epochs`, `500steps`, `90s`, `10m`; shared equally by the stages that take steps.
+        seed: of everything random.
+        coverage: in (0, 1]; the share of examples to answer as sure.
+        out: the run folder; by default runs/DATA-METHOD.
+        force: whether a finished run there may be replaced.
+        hardware: device, precision, batch split; does not change results.
+        on_event: is told what happens, as it happens.
+
+    Raises:
+        InputError: something given cannot be used; nothing has been trained, nothing of the user's is lost.
+        Interrupted: SIGINT or SIGTERM came; `resume(error.run)` goes on.
+
+    Example:
+        run = fit("reviews.csv", method="lora", budget="5m")
+        run.metrics["validation"]["accuracy"]
+    """
+    from graftwork.data import Data
+
+    began = time.perf_counter()
+    hardware = Hardware(**hardware) if isinstance(hardware, dict) else hardware or Hardware()
+    stages = [parse(Method, m) for m in (method if isinstance(method, (list, tuple)) else [method])]
+    loaded = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data, task=task)
+    request = Request.build(
+        data=loaded.source, model=str(model), method=[m.spec() for m in stages], task=task or loaded.task,
+        budget=str(Budget.parse(budget)) if budget is not None else None, seed=seed, coverage=coverage,
+        out=None if out is None else str(out), hardware=hardware,
+    )  # fmt: skip
+    folder = resolve(model)
+    world = World(hardware.torch_device())
+    name = _data_name(loaded)
+    path = Path(out) if out else Run.default_path(name, "-".join(m.name for m in stages))
+    _check(request, loaded, path)
+    run = Run.create(path, request.model_dump(mode="json"), force=force) if world.leads else None
+    world.wait()
+    run = run or Run.open(path)
+    return _Fitting(run, request, loaded, folder, world, on_event, began).execute()
+
+
+def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
+    """Go on with an interrupted or failed run from its last checkpoint, as if nothing had happened.
+
+    Raises:
+        InputError: the run is finished or at work, or its data has changed since.
+    """
+    from graftwork.data import Data
+
+    began = time.perf_counter()
+    run = run if isinstance(run, Run) else Run.open(run)
+    if run.state == "done":
+        raise InputError(f"Run {str(run.path)!r} is finished: there is nothing to resume.")
+    request = Request.build(**run.asked)
+    data = Data.load(**request.data) if isinstance(request.data, dict) else Data.load(request.data)
+    asked = run.data.get("fingerprint")
+    if asked and asked != data.fingerprint:
+        raise InputError(
+            f"The data of run {str(run.path)!r} has changed since it began (fingerprint {asked[:12]}, now "
+            f"{data.fingerprint[:12]}). Put the old data back, or start a new run."
+        )
+    return _Fitting(
+        run, request, data, resolve(request.model), World(request.hardware.torch_device()), on_event, began
+    ).execute()
+
+
+def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | None = None) -> list[dict[str, Any]]:
+    """Answers of a finished run: `label`, `confidence`, `unsure`, `probabilities` for each input, in order.
+
+    Args:
+        run: the run, its folder, or any folder with a saved model.
+        inputs: texts; lists of words (or texts, cut at white space) for tagging.
+        hardware: device; by default what torch finds.
+
+    Raises:
+        InputError: the run holds no model yet, or the inputs are not what it reads.
+    """
+    path = Path(run.path if isinstance(run, Run) else run)
+    folder = path / "model" if (path / "model").is_dir() else path
+    if not (folder / "graft.json").is_file():
+        known = Run.open(path)
+        raise InputError(f"Run {str(path)!r} is {known.state}: it has no model to predict with yet.")
+    model = TransferModel.load(folder).to((hardware or Hardware()).torch_device())
+    if model.task.token_level:
+        inputs = [i.split() if isinstance(i, str) else i for i in inputs]
+    if any(not isinstance(i, list if model.task.token_level else str) for i in inputs):
+        raise InputError(f"A {model.task.name} model reads {'lists of words' if model.task.token_level else 'texts'}.")
+    return [p.as_dict() for p in model.predict(inputs)] if inputs else []
+
+
+def _check(request: Request, data: Data, path: Path) -> None:
+    """Everything that can be known to be wrong before a model is loaded."""
+    from graftwork.check import check
+    from graftwork.data import DataError
+
+    found = check(data, model=request.model, out=path)
+    if not found.ok:
+        raise DataError(found.errors)
+    if request.task and request.task != data.task:
+        raise InputError(f"The task is {request.task!r}, but the data is for {data.task!r}. Check its columns.")
+    for split in ("train", "validation"):
+        if split not in data.splits or not len(data[split]):
+            raise InputError(f"The data has no {split} rows. Give more rows, or a {split} split of your own.")
+    has = frozenset() if data.task == "tagging" else frozenset({"pooled"})
+    for method in request.recipe:
+        if sentence := unmet(method, has, data):
+            raise InputError(sentence)
+    if request.budget and not any(m.gradient for m in request.recipe):
+        log.info("The budget is not needed: %s takes no steps.", request.recipe[0].name)
+
+
+class _Fitting:
+    """One execution of a request, from the pretrained weights or a checkpoint to the finished run."""
+
+    def __init__(
+        self, run: Run, request: Request, data: Data, folder: Path, world: World, on_event: OnEvent | None, began: float
+    ):
+        self.run, self.request, self.data, self.folder, self.world = run, request, data, folder, world
+        self.told, self.began = on_event, began
+        self.recipe = request.recipe
+        self.hardware = request.hardware
+        self.checkpoint = run.path / "checkpoint" / "latest.safetensors"
+        self.stop = threading.Event()
+
+    def execute(self) -> Run:
+        """Run every stage, fit the decision, save the model, write the report."""
+        with self._working(), _stopped_by_signals(self.stop), self._threads():
+            try:
+                self._execute()
+            except StopRequested as stopped:
+                error = Interrupted(f"{stopped}. Go on with: graft resume {self.run.path}")
+                error.run = self.run
+                raise error from None
+        return self.run
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        if not self.world.leads:
+            yield
+            return
+        with self.run.working():
+            yield
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.hardware.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _execute(self) -> None:
+        device = self.hardware.torch_device()
+        # what a resumed run computes in is what it began with
+        precision = self.run.happened.get("precision") or self.hardware.chosen_precision()
+        precision = "bf16" if self.world.agree(precision == "bf16") else "fp32"
+        at = checkpoint.stage_of(self.checkpoint)
+        resumed = checkpoint.step_of(self.checkpoint)
+        self._lead(lambda: self._write_down_start(precision, resumed))
+        model = self._model(at or 0).to(device)
+        train_rows, validation_rows = self._tokenised(model, "train"), self._tokenised(model, "validation")
+        done: list[dict[str, Any]] = []
+        last: Trained | None = None
+        for number, method in enumerate(self.recipe):
+            if number < (at or 0):
+                continue
+            self._on_event(event="stage", stage=number, message=f"Stage {number + 1}/{len(self.recipe)}: {method.name}")
+            if number and self.world.leads:
+                model.save(self.checkpoint.parent / "before")
+            self.world.wait()
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.request.seed * 1000 + number)
+                method.prepare(model)
+                model.to(device)
+            if isinstance(method, GradientMethod):
+                last = train(
+                    model, train_rows, validation_rows, self._stage(number, method, precision, len(train_rows))
+                )
+            model = method.finish(model, train_rows).to(device)
+            done.append(self._described(method, model, last))
+        self._lead(lambda: self._finish(model, train_rows, validation_rows, done, last))
+        self.world.wait()
+
+    def _model(self, stage: int) -> TransferModel:
+        """The model as the first stage to run finds it."""
+        if stage:
+            return TransferModel.load(self.checkpoint.parent / "before")
+        task = (
+            Tagging(labels=self.data.labels)
+            if self.data.task == "tagging"
+            else Classification(labels=self.data.labels, multi_label=self.data.multi_label)
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.request.seed)
+            return TransferModel.pretrained(self.folder, task, pooling=self.recipe[0].pooling)
+
+    def _tokenised(self, model: TransferModel, split: str) -> Examples:
+        if self.world.leads:
+            tokenised(self.data, split, model.task, model.modality)
+        self.world.wait()
+        return tokenised(self.data, split, model.task, model.modality)
+
+    def _stage(self, number: int, method: GradientMethod, precision: str, examples: int) -> Stage:
+        stages = sum(isinstance(m, GradientMethod) for m in self.recipe)
+        before = sum(isinstance(m, GradientMethod) for m in self.recipe[:number])
+        whole = Budget.parse(self.request.budget) if self.request.budget else None
+        budget = Budget(whole.amount / stages, whole.unit) if whole else default_budget(method, examples)
+        spent = time.perf_counter() - self.began - before * budget.amount if budget.unit == "seconds" else 0.0
+        return Stage(
+            number=number, method=method, budget=budget, seed=self.request.seed, hardware=self.hardware,
+            precision=precision, world=self.world, checkpoint=self.checkpoint, on_event=self._on_event,
+            stop_requested=self.stop.is_set, spent=max(spent, 0.0),
+        )  # fmt: skip
+
+    # --- what is written ---
+
+    def _lead(self, action: Callable[[], Any]) -> None:
+        """Do something that only one process may do, while the others wait."""
+        if self.world.leads:
+            action()
+        self.world.wait()
+
+    def _on_event(self, **event: Any) -> None:
+        if not self.world.leads:
+            return
+        if event["event"] in ("step", "evaluation", "note"):
+            self.run.log(**event)
+        if self.told:
+            self.told(event)
+
+    def _write_down_start(self, precision: str, resumed: int) -> None:
+        self.checkpoint.parent.mkdir(exist_ok=True)
+        self.run.truncate_log(resumed)
+        self.run.update(
+            data={
+                "fingerprint": self.data.fingerprint, "labels": list(self.data.labels), "task": self.data.task,
+                "multi_label": self.data.multi_label, "rows": {name: len(s) for name, s in self.data.splits.items()},
+            },
+            happened={
+                "precision": precision, "said": list(self.data.said), "dropped": dict(self.data.dropped),
+                "processes": self.world.size, "device": str(self.hardware.torch_device()),
+            },
+            findings=[f.as_dict() for f in self.data.findings],
+        )  # fmt: skip
+
+    def _described(self, method: Method, model: TransferModel, trained: Trained | None) -> dict[str, Any]:
+        described: dict[str, Any] = {"method": method.spec()}
+        if trained and isinstance(method, GradientMethod):
+            described |= {
+                "trained_parameters": sum(p.numel() for g in trained.groups for p in g.parameters),
+                "groups": [
+                    {"name": g.name, "lr": g.lr, "weight_decay": g.weight_decay,
+                     "parameters": sum(p.numel() for p in g.parameters)}
+                    for g in trained.groups
+                ],
+                "steps": trained.progress.step, "best_step": trained.progress.best_step, "stopped": trained.stopped,
+            }  # fmt: skip
+        else:
+            described["trained_parameters"] = sum(p.numel() for p in model.head.parameters())
+        return described
+
+    def _finish(
+        self,
+        model: TransferModel,
+        train_rows: Examples,
+        validation_rows: Examples,
+        done: list[dict[str, Any]],
+        last: Trained | None,
+    ) -> None:
+        """Fit the decision on validation, save, score as the saved model scores, and write the report."""
+        found, targets = outputs(model, validation_rows)
+        model.decision = model.task.decide(found, targets, self.request.coverage)
+        model.save(self.run.path / "model")
+        metrics = model.task.score(found, targets, model.decision)
+        record(self.run, self.data, "validation", model, validation_rows, found, metrics)
+        progress = last.progress if last else checkpoint.Progress()
+        steps = progress.step
+        self.run.update(
+            happened={
+                "stages": done, "steps": steps, "best_step": progress.best_step,
+                "epochs": round(progress.examples / len(train_rows), 3),
+                "stopped": last.stopped if last else "closed form",
+                "padding_waste": round(1 - progress.tokens / progress.padded, 4) if progress.padded else 0.0,
+                "unfreezing": progress.unfreezing, "decision": dataclasses.asdict(model.decision),
+                "truncated_rows": int((train_rows.lost > 0).sum()),
+                "truncated_tokens": int(train_rows.lost.sum()),
+            },
+            cost={
+                "seconds": round(time.perf_counter() - self.began, 2),
+                "training_seconds": round(progress.seconds, 2),
+                "examples_per_second": round(progress.examples / progress.seconds, 1) if progress.seconds else None,
+                "peak_memory_mb": _peak_memory_mb(),
+                "trained_parameters": max(stage["trained_parameters"] for stage in done),
+                "total_parameters": sum(p.numel() for p in model.parameters()),
+                "model_mb": round(sum(f.stat().st_size for f in (self.run.path / "model").iterdir()) / 1e6, 1),
+            },
+        )  # fmt: skip
+        for leftover in (self.checkpoint.parent / "before", self.checkpoint.parent):
+            _remove(leftover)
+        report(self.run)
+        self.run.set_state("done")
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+
+
+def _data_name(data: Data) -> str:
+    source = data.source.get("source")
+    if not isinstance(source, str):
+        return "data"
+    path = Path(source)
+    return path.name.split(".")[0] if path.suffix else path.name
+
+
+def _peak_memory_mb() -> float:
+    """Of this process since it began: memory of the device where it has its own, else resident memory."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """While open, SIGINT and SIGTERM ask for a stop at the next step; a second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

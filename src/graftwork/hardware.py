@@ -1,0 +1,133 @@
+"""What a run computes on. Nothing here changes results beyond rounding; what changes results is in the method.
+
+Precision is chosen by measuring this machine: bf16 products are 3 times as fast as fp32 ones on a CPU with
+avx512_bf16, and slower than fp32 on one without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import distributed
+
+from graftwork.choice import InputError
+
+
+class Hardware(BaseModel):
+    """Device, precision and how batches are split to fit. A run file may differ in these and must agree in results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the matrix products; weights and optimizer stay fp32. `auto` measures both and takes the faster."""
+    max_tokens: int = Field(8192, ge=1)
+    """Tokens computed at once, padding included; larger batches are split and their gradients added up."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; by default torch's own choice."""
+    checkpoint_seconds: float = Field(60, ge=0)
+    """Seconds between checkpoints of a run."""
+
+    def torch_device(self) -> torch.device:
+        """The device, checked.
+
+        Raises:
+            InputError: torch does not see it.
+        """
+        if self.device == "auto":
+            if torch.cuda.is_available():
+                return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            seen = f"cpu{', cuda' * torch.cuda.is_available()}{', mps' * torch.backends.mps.is_available()}"
+            raise InputError(f"Device {self.device!r} is not to be had ({_first_line(error)}). Here: {seen}.") from None
+        return device
+
+    def chosen_precision(self) -> Literal["fp32", "bf16"]:
+        """`precision`, with `auto` decided by measurement."""
+        return _faster_precision(self.torch_device().type) if self.precision == "auto" else self.precision
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Where matrix products run in `precision`."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+@cache
+def _faster_precision(device: str) -> Literal["fp32", "bf16"]:
+    """The precision whose matrix products are faster here, by more than the measurement's noise."""
+    a, b = torch.randn(512, 384, device=device), torch.randn(384, 1536, device=device)
+    halves = a.bfloat16(), b.bfloat16()
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    times: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    for _ in range(12):  # interleaved, so that a busy moment hits both
+        for name, (left, right) in (("fp32", (a, b)), ("bf16", halves)):
+            start = time.perf_counter()
+            left @ right
+            wait()
+            times[name].append(time.perf_counter() - start)
+    return "bf16" if statistics.median(times["bf16"]) * 1.3 < statistics.median(times["fp32"]) else "fp32"
+
+
+class World:
+    """The processes that share a run: one, or as many as `torchrun` started."""
+
+    def __init__(self, device: torch.device):
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if self.size > 1 and not distributed.is_initialized():
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def add_up(self, tensors: list[torch.Tensor]) -> None:
+        """Replace each tensor by its sum over processes, in one exchange.
+
+        One flat exchange after the last micro-batch, not DDP's hooks: what trains may change between epochs, and
+        processes may hold different numbers of micro-batches.
+        """
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([t.flatten() for t in tensors])
+        distributed.all_reduce(flat)
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says yes."""
+        if self.size == 1:
+            return flag
+        vote = torch.tensor([float(flag)])
+        if distributed.get_backend() == "nccl":
+            vote = vote.cuda()
+        distributed.all_reduce(vote)
+        return bool(vote.item() > 0)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch failed for want of memory, on any device."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

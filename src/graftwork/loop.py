@@ -1,0 +1,366 @@
+"""The one training loop. It does not know which method it runs.
+
+Every method, every stage and every task goes through `train`, so that a comparison of methods compares methods.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graftwork import checkpoint, layers
+from graftwork.budget import Budget
+from graftwork.checkpoint import Progress
+from graftwork.evaluate import outputs, quick_score
+from graftwork.examples import Batch, Examples, cut_by_tokens
+from graftwork.features import Features, frozen_prefix
+from graftwork.hardware import Hardware, World, autocast, is_out_of_memory
+from graftwork.method import GradientMethod, Method, ParamGroup
+from graftwork.model import TransferModel
+from graftwork.vocabulary import can_compact, compact
+
+OnEvent = Callable[..., None]
+
+MIN_STEPS = 400
+"""Small data is gone through more often than the method's epochs say, until there are so many steps."""
+_VALIDATE_EVERY = 1000  # steps, where an epoch is longer than that
+_REPORT_SECONDS = 0.5
+
+
+class Diverged(RuntimeError):  # noqa: N818
+    """The loss is no number any more."""
+
+
+class StopRequested(Exception):  # noqa: N818
+    """Somebody asked the run to stop; a checkpoint has been written."""
+
+
+@dataclass
+class Stage:
+    """What the loop needs to know of one stage of a recipe."""
+
+    number: int
+    method: GradientMethod
+    budget: Budget
+    seed: int
+    hardware: Hardware
+    precision: str
+    world: World
+    checkpoint: Path
+    on_event: OnEvent
+    stop_requested: Callable[[], bool]
+    spent: float = 0.0
+    """Seconds of the budget that went by before the stage began."""
+
+    def seed_of(self, *parts: int) -> tuple[int, ...]:
+        """Of one random act: the run's seed, the stage, and what the act is about."""
+        return (self.seed, self.number, *parts)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage did."""
+
+    progress: Progress
+    groups: list[ParamGroup]
+    total_steps: int | None
+    stopped: str
+    """`budget` or `early`."""
+
+
+def default_budget(method: GradientMethod, examples: int) -> Budget:
+    """The method's epochs; more where that would be fewer than `MIN_STEPS` steps."""
+    steps_per_epoch = math.ceil(examples / method.batch_size)
+    return Budget(max(method.epochs, math.ceil(MIN_STEPS / steps_per_epoch)), "epochs")
+
+
+def train(model: TransferModel, train: Examples, validation: Examples, stage: Stage) -> Trained:
+    """Train what `stage.method` says; afterwards `model` holds the weights that did best on validation.
+
+    Raises:
+        Diverged: the loss became NaN or infinite; the message names the step and the rows.
+        StopRequested: a stop was asked for; everything is in the checkpoint.
+    """
+    method = stage.method
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []))
+        _set_dropout(model, method.dropout)
+        remap = None
+        if can_compact(model.encoder) and any(p.requires_grad for p in _table(model)):
+            remap = stack.enter_context(compact(model.encoder, np.concatenate([_used(train), _used(validation)])))
+        groups = method.param_groups(model)
+        weights = [p for g in groups for p in g.parameters]
+        _check_partition(model, weights)
+        optimizer = torch.optim.AdamW(
+            [{"params": g.parameters, "lr": g.lr, "peak": g.lr, "weight_decay": g.weight_decay} for g in groups],
+            fused=model.device.type in ("cpu", "cuda"),
+        )
+        runner = _Runner(model, train, validation, stage, remap, groups, weights, optimizer)
+        return runner.run()
+
+
+class _Runner:
+    """The state of one stage while it runs."""
+
+    def __init__(
+        self,
+        model: TransferModel,
+        train: Examples,
+        validation: Examples,
+        stage: Stage,
+        remap: np.ndarray | None,
+        groups: list[ParamGroup],
+        weights: list[torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+    ):
+        self.model, self.train, self.validation, self.stage, self.remap = model, train, validation, stage, remap
+        self.groups, self.weights, self.optimizer = groups, weights, optimizer
+        self.method, self.world = stage.method, stage.world
+        self.steps_per_epoch = math.ceil(len(train) / self.method.batch_size)
+        self.total_steps = stage.budget.steps(self.steps_per_epoch)
+        self.best: list[Tensor] = []
+        self.progress = Progress(stage=stage.number, max_tokens=stage.hardware.max_tokens)
+        if checkpoint.stage_of(stage.checkpoint) == stage.number:
+            self.progress, self.best = checkpoint.load(stage.checkpoint, weights, optimizer)
+        self.began = time.perf_counter() - self.progress.seconds
+        self.reported = self.saved = time.perf_counter()
+        self.losses: list[float] = []
+        self.next_epoch = 0
+        self.prefix = ExitStack()
+        self.features: list[Features] | None = None
+
+    def run(self) -> Trained:
+        """Steps until the budget is spent or validation stops improving; then the best weights are put back."""
+        stopped = "budget"
+        with self.prefix:
+            for step, places in self._batches():
+                self._step(step, places)
+                done = self._done(step + 1)
+                if self._validates(step + 1) or done:
+                    self._validate(step + 1)
+                    if self.method.patience and self.progress.since_best >= self.method.patience:
+                        stopped = "early"
+                        break
+                if done:
+                    break
+                self._save_if_due()
+        with torch.no_grad():
+            for weight, best in zip(self.weights, self.best, strict=True):
+                weight.copy_(best)
+        return Trained(self.progress, self.groups, self.total_steps, stopped)
+
+    # --- which examples when ---
+
+    def _batches(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(step, windows) from where the progress stands; at each epoch's start the method may change what trains."""
+        step = self.progress.step
+        while True:
+            epoch, done_in_epoch = divmod(step, self.steps_per_epoch)
+            self._begin_epoch(epoch)
+            batches = self.train.shuffled(self.method.batch_size, self.stage.seed_of(epoch))
+            for places in batches[done_in_epoch:]:
+                yield step, places
+                step += 1
+
+    def _begin_epoch(self, epoch: int) -> None:
+        may_change = type(self.method).on_epoch is not Method.on_epoch
+        if self.features is None or may_change:
+            self.prefix.close()
+            for begun in range(self.next_epoch, epoch + 1):  # a resumed run catches up on the epochs before
+                self.method.on_epoch(self.model, begun)
+            self.next_epoch = epoch + 1
+            training = [g.name for g in layers.layer_groups(self.model.encoder) if self._trains(g)]
+            if not self.progress.unfreezing or self.progress.unfreezing[-1][1] != training:
+                self.progress.unfreezing.append([epoch, training])
+            layers.set_modes(self.model)
+            self.features = self.prefix.enter_context(
+                frozen_prefix(
+                    self.model, [self.train, self.validation], precision=self.stage.precision, remap=self.remap,
+                    worthwhile=not may_change,
+                )
+            )  # fmt: skip
+        layers.set_modes(self.model)
+
+    def _trains(self, group: layers.LayerGroup) -> bool:
+        parameters = dict(self.model.encoder.named_parameters())
+        return any(parameters[name].requires_grad for name in group.parameters)
+
+    # --- one step ---
+
+    def _step(self, step: int, places: np.ndarray) -> None:
+        factor = _schedule(self.method, self._fraction(step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        while True:
+            try:
+                loss = self._gradients(step, places)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.progress.max_tokens <= int(self.train.lengths.max()):
+                    raise
+                self.optimizer.zero_grad()
+                self.progress.max_tokens //= 2
+                self.stage.on_event(
+                    event="note",
+                    message=f"Out of memory: computing {self.progress.max_tokens} tokens at once from now on.",
+                )
+        if not math.isfinite(loss):
+            rows = sorted(set(self.train.example[places].tolist()))
+            raise Diverged(
+                f"The loss is {loss} at step {step + 1}, on rows {rows} of train (counted from 0). "
+                f"Give a lower lr than {self.method.lr:g}, or look at these rows."
+            )
+        trained = [w for w in self.weights if w.grad is not None]
+        torch.nn.utils.clip_grad_norm_(trained, self.method.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.method.on_step(self.model, step + 1)
+        self.progress.step = step + 1
+        self.progress.examples += len(places)
+        self.progress.seconds = time.perf_counter() - self.began
+        self.losses.append(loss)
+        self._report(factor)
+
+    def _gradients(self, step: int, places: np.ndarray) -> float:
+        """Gradients of the mean loss over the whole batch, however it is split over parts and processes."""
+        parts = cut_by_tokens(places, self.train.lengths, self.progress.max_tokens, parts=self.world.size)
+        total = self.train.weight(places)
+        loss_sum = torch.zeros((), device=self.model.device)
+        for number, part in enumerate(parts):
+            longest = int(self.train.lengths[part].max())
+            self.progress.padded += longest * len(part)
+            self.progress.tokens += int(self.train.lengths[part].sum())
+            share = self.train.weight(part) / max(total, 1)
+            if number % self.world.size != self.world.rank or share == 0:
+                continue
+            torch.manual_seed(_mixed(self.stage.seed_of(step, number)))
+            batch = self._batch(part)
+            with autocast(self.model.device, self.stage.precision):
+                loss = self.method.loss(self.model, batch) * share
+            loss.backward()
+            loss_sum += loss.detach()
+        if self.world.size > 1:
+            for weight in self.weights:
+                if weight.requires_grad and weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+            self.world.add_up([w.grad for w in self.weights if w.grad is not None] + [loss_sum])
+        return float(loss_sum)
+
+    def _batch(self, places: np.ndarray) -> Batch:
+        batch = self.train.batch(places, self.remap)
+        return (self.features[0].into(batch) if self.features else batch).to(self.model.device)
+
+    # --- how far, how good ---
+
+    def _fraction(self, step: int) -> float:
+        """Share of the budget spent, in [0, 1]."""
+        if self.total_steps is not None:
+            return min(1.0, step / self.total_steps)
+        allowed = self.stage.budget.amount - self.stage.spent - self._closing_seconds()
+        return min(1.0, (time.perf_counter() - self.began) / max(allowed, 1e-3))
+
+    def _closing_seconds(self) -> float:
+        """What the last validation, the fit of the decision in fp32, and writing the model will take, by its pace."""
+        pace = self.progress.seconds / max(self.progress.examples, 1)
+        return 1.0 + 1.2 * pace * len(self.validation)
+
+    def _done(self, step: int) -> bool:
+        if self.total_steps is not None:
+            return step >= self.total_steps
+        return self.world.agree(self._fraction(step) >= 1)
+
+    def _validates(self, step: int) -> bool:
+        return step % self.steps_per_epoch == 0 or step % _VALIDATE_EVERY == 0
+
+    def _validate(self, step: int) -> None:
+        found, targets = outputs(
+            self.model, self.validation, features=self.features[1] if self.features else None, remap=self.remap,
+            precision=self.stage.precision, max_tokens=self.progress.max_tokens,
+        )  # fmt: skip
+        scores = quick_score(self.model, found, targets)
+        value = scores[self.model.task.selection] - 1e-6 * scores["loss"]  # of two equal ones, the more certain
+        self.progress.since_best += 1
+        if value > self.progress.best:
+            self.progress.best, self.progress.best_step, self.progress.since_best = value, step, 0
+            self.best = [w.detach().clone() for w in self.weights]
+        self.progress.seconds = time.perf_counter() - self.began
+        self.stage.on_event(
+            event="evaluation", stage=self.stage.number, step=step, epoch=round(step / self.steps_per_epoch, 3),
+            split="validation", seconds=round(self.progress.seconds, 2), **scores,
+        )  # fmt: skip
+
+    def _report(self, factor: float) -> None:
+        now = time.perf_counter()
+        if now - self.reported < _REPORT_SECONDS and self.progress.step > 1:
+            return
+        self.reported = now
+        fraction = self._fraction(self.progress.step)
+        self.stage.on_event(
+            event="step", stage=self.stage.number, step=self.progress.step,
+            epoch=round(self.progress.step / self.steps_per_epoch, 3), loss=float(np.mean(self.losses)),
+            lr=self.method.lr * factor, seconds=round(self.progress.seconds, 2),
+            examples_per_second=round(self.progress.examples / self.progress.seconds, 1), fraction=round(fraction, 4),
+            seconds_left=round(self.progress.seconds * (1 - fraction) / max(fraction, 1e-6), 1),
+        )  # fmt: skip
+        self.losses.clear()
+
+    def _save_if_due(self) -> None:
+        stop = self.world.agree(self.stage.stop_requested())
+        if not stop and time.perf_counter() - self.saved < self.stage.hardware.checkpoint_seconds:
+            return
+        if self.world.leads:
+            checkpoint.save(self.stage.checkpoint, self.progress, self.weights, self.optimizer, self.best)
+            self.stage.on_event(event="checkpoint", step=self.progress.step)
+        self.saved = time.perf_counter()
+        if stop:
+            raise StopRequested(f"Stopped at step {self.progress.step}")
+
+
+def _schedule(method: GradientMethod, fraction: float) -> float:
+    """The learning rate's factor at a share `fraction` of the budget, in [0, 1]."""
+    if fraction < method.warmup:
+        return max(fraction, 1e-3) / method.warmup
+    along = (fraction - method.warmup) / (1 - method.warmup)
+    if method.schedule == "constant":
+        return 1.0
+    if method.schedule == "linear":
+        return 1.0 - along
+    if method.schedule == "cosine-restarts":  # Loshchilov & Hutter 2017, SGDR, four equal cycles
+        along = 4 * along % 1 if along < 1 else 1
+    return 0.5 * (1 + math.cos(math.pi * along))
+
+
+def _mixed(parts: tuple[int, ...]) -> int:
+    """One 63-bit seed out of several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _used(examples: Examples) -> np.ndarray:
+    return np.flatnonzero(np.bincount(examples.ids)) if len(examples.ids) else np.zeros(0, dtype=np.int64)
+
+
+def _table(model: TransferModel) -> list[torch.nn.Parameter]:
+    return list(model.encoder.get_input_embeddings().parameters())  # type: ignore[operator]
+
+
+def _set_dropout(model: TransferModel, rate: float | None) -> None:
+    if rate is not None:
+        for module in model.encoder.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = rate
+
+
+def _check_partition(model: TransferModel, weights: list[torch.nn.Parameter]) -> None:
+    """Every parameter that trains stands in exactly one group: a method that forgets one would train it never."""
+    grouped = [id(w) for w in weights]
+    assert len(grouped) == len(set(grouped)), "a parameter stands in two groups"
+    forgotten = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in set(grouped)]
+    assert not forgotten, f"parameters that train but stand in no group: {forgotten[:3]}"

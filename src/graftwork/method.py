@@ -1,0 +1,130 @@
+"""A method says how knowledge is transferred. The loop does not know which one it runs.
+
+A method states only its difference from full fine-tuning: what trains (`prepare`), how fast each depth moves
+(`param_groups`), what is minimised (`loss`), and what is handed back (`finish`). A list of methods is a recipe of
+stages: `[LinearProbe(), FullFineTuning()]` is LP-FT, `[GradualUnfreezing(), TopLayers(blocks=2)]` is whatever you like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from graftwork import layers
+from graftwork.choice import Choice
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from graftwork.data import Data
+    from graftwork.examples import Batch, Examples
+    from graftwork.model import TransferModel
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters that share a learning rate and a weight decay."""
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    lr: float
+    weight_decay: float
+
+
+class Method(Choice):
+    """How knowledge is transferred. By itself: everything trains, at one rate."""
+
+    pooling: Literal["mean", "cls", "max"] = "mean"
+    """How token states become one vector, for tasks that need one; the first stage of a recipe decides."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What data or model must have, of `labels`, `target`, `mask-token`, `pooled`; checked before anything runs."""
+
+    gradient: ClassVar[bool] = True
+    """Whether the loop has steps to take; a method without computes everything in `finish`."""
+
+    def prepare(self, model: TransferModel) -> None:
+        """Decide what trains, and insert what is to be inserted. Called once, before the optimizer exists."""
+        model.requires_grad_(True)
+
+    def on_epoch(self, model: TransferModel, epoch: int) -> None:
+        """Called before each epoch (the first is 0); may change what trains among the parameters in `param_groups`."""
+
+    def on_step(self, model: TransferModel, step: int) -> None:
+        """Called after each optimizer step (the first is 1)."""
+
+    def finish(self, model: TransferModel, train: Examples) -> TransferModel:
+        """The plain model again: what was inserted is merged or taken out."""
+        return model
+
+
+class GradientMethod(Method, abstract=True):
+    """A method that trains by gradient descent: the hyper-parameters they all share."""
+
+    epochs: float = Field(6, gt=0)
+    """Passes over the training data, where no budget is given; small data gets more, so that there are 400 steps."""
+    lr: float = Field(2e-4, gt=0, lt=1)
+    """Learning rate of the encoder's topmost block, at its peak."""
+    head_lr_factor: float = Field(10.0, gt=0)
+    """The head, which starts from nothing, learns this many times as fast."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
+    batch_size: int = Field(32, ge=1)
+    """Examples an optimizer step."""
+    schedule: Literal["linear", "cosine", "cosine-restarts", "constant"] = "linear"
+    """How the rate falls after the warm-up; `cosine-restarts` rises again three times."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the rate rises from 0."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled decay of matrices; never of biases, norms and embedding tables."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient; what is longer is scaled down to it."""
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Of the encoder; by default as its config says."""
+    patience: int | None = Field(None, ge=1)
+    """Validations without a new best after which training stops; by default it goes on to the budget's end."""
+
+    def loss(self, model: TransferModel, batch: Batch) -> Tensor:
+        """What is minimised: a scalar, the mean over the batch."""
+        return model.task.loss(model(batch.inputs), batch.targets, smoothing=self.label_smoothing)
+
+    def param_groups(self, model: TransferModel) -> list[ParamGroup]:
+        """Every parameter that may ever train, each in exactly one group: the head, then depths downwards."""
+        groups = self._split("head", dict(model.head.named_parameters()), self.lr * self.head_lr_factor)
+        parameters = dict(model.encoder.named_parameters())
+        for distance, group in enumerate(reversed(layers.layer_groups(model.encoder))):
+            members = {name: parameters[name] for name in group.parameters if parameters[name].requires_grad}
+            groups += self._split(group.name, members, self.lr * self.layer_decay**distance)
+        return groups
+
+    def _split(self, name: str, members: dict[str, Any], lr: float) -> list[ParamGroup]:
+        """The group with weight decay and the one without."""
+        decayed = {n: p.ndim > 1 and "embedding" not in n.lower() for n, p in members.items()}
+        with_decay = tuple(p for n, p in members.items() if decayed[n])
+        without = tuple(p for n, p in members.items() if not decayed[n])
+        groups = [
+            ParamGroup(name, with_decay, lr, self.weight_decay),
+            ParamGroup(f"{name}, no decay", without, lr, 0.0),
+        ]
+        return [g for g in groups if g.parameters]
+
+
+def unmet(method: Method, model_has: frozenset[str], data: Data) -> str | None:
+    """The sentence that says what `method` needs and does not find; None where it has everything."""
+    has = model_has | frozenset({"labels"} if data.labels else set()) | frozenset({"target"} & set(data.splits))
+    missing = sorted(method.needs - has)
+    if not missing:
+        return None
+    means = {
+        "labels": "a label for every training example",
+        "target": "unlabelled examples of the target domain; give them as target=...",
+        "mask-token": "a model with a mask token",
+        "pooled": "a task with one answer a text, such as classification",
+    }
+    return (
+        f"Method {method.name!r} needs {means[missing[0]]}; the data has {sorted(data.splits)}. Choose another method."
+    )

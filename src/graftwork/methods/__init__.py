@@ -1,0 +1,16 @@
+"""The shelf of methods: importing it puts every method on it.
+
+A file holds a family. To add a method, write a class under `Method` or `GradientMethod`, import it here, and let
+`graftwork.testing.check_method` try it; packages outside register through the entry point `graftwork.methods`.
+"""
+
+from importlib.metadata import entry_points
+
+from graftwork.methods.finetune import DiscriminativeRates, FullFineTuning, GradualUnfreezing, TopLayers
+from graftwork.methods.lora import LoRA
+from graftwork.methods.probe import LinearProbe
+
+__all__ = ["DiscriminativeRates", "FullFineTuning", "GradualUnfreezing", "LinearProbe", "LoRA", "TopLayers"]
+
+for _entry in entry_points(group="graftwork.methods"):
+    _entry.load()

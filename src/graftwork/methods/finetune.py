@@ -1,0 +1,73 @@
+"""Fine-tuning the pretrained weights themselves: all of them, the topmost, at different rates, or one after another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from graftwork import layers
+from graftwork.method import GradientMethod, ParamGroup
+
+if TYPE_CHECKING:
+    from graftwork.model import TransferModel
+
+
+class FullFineTuning(GradientMethod):
+    """Train every weight: the most accurate when labels are many, the most expensive always."""
+
+    paper: ClassVar[str] = "BERT, Devlin et al. 2019, section 4; layer-wise rates: Sun et al. 2019, section 5.3.2"
+
+    layer_decay: float = Field(0.9, gt=0, le=1)
+    """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
+
+
+class TopLayers(GradientMethod):
+    """Train the topmost blocks and the head; the rest is frozen, computed once an example, and read from disk."""
+
+    paper: ClassVar[str] = "Lee, Tang & Lin 2019, What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning"
+
+    blocks: int = Field(2, ge=0)
+    """How many of the topmost blocks train; 0 trains the head alone."""
+
+    def prepare(self, model: TransferModel) -> None:
+        """Freeze everything below the topmost blocks."""
+        groups = layers.layer_groups(model.encoder)
+        above = [g for g in groups if g.name == "output"]
+        blocks = [g for g in groups if g.name.startswith("block")]
+        layers.train_only(model.encoder, above * bool(self.blocks) + blocks[max(0, len(blocks) - self.blocks) :])
+        model.head.requires_grad_(True)
+
+
+class DiscriminativeRates(GradientMethod):
+    """Train every weight, the lower the slower: general knowledge lies low and is kept."""
+
+    paper: ClassVar[str] = "ULMFiT, Howard & Ruder 2018, section 3.2, 'Discriminative fine-tuning'"
+
+    decay: float = Field(2.6, ge=1)
+    """The rate of each depth is that of the one above it divided by this; ULMFiT found 2.6."""
+
+    def param_groups(self, model: TransferModel) -> list[ParamGroup]:
+        """The head, then depths downwards, each `decay` times slower."""
+        return self.model_copy(update={"layer_decay": 1 / self.decay})._by_depth(model)
+
+    def _by_depth(self, model: TransferModel) -> list[ParamGroup]:
+        return super().param_groups(model)
+
+
+class GradualUnfreezing(GradientMethod):
+    """Train the head first, then one more depth each epoch from the top: a head that knows nothing tears no depth."""
+
+    paper: ClassVar[str] = "ULMFiT, Howard & Ruder 2018, section 3.3, 'Gradual unfreezing'"
+
+    layer_decay: float = Field(0.9, gt=0, le=1)
+    """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
+    every: int = Field(1, ge=1)
+    """Epochs between two unfreezings."""
+    epochs: float = Field(10, gt=0)
+    """Passes over the training data, where no budget is given: one for the head, one for each depth, and some over."""
+
+    def on_epoch(self, model: TransferModel, epoch: int) -> None:
+        """Epoch 0 trains the head; each `every` epochs the next depth below joins."""
+        groups = layers.layer_groups(model.encoder)
+        layers.train_only(model.encoder, groups[max(0, len(groups) - epoch // self.every) :])

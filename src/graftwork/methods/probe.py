@@ -1,0 +1,114 @@
+"""The linear probe: what the frozen encoder already knows, read off by logistic regression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from graftwork.features import embeddings
+from graftwork.method import Method
+
+if TYPE_CHECKING:
+    from graftwork.examples import Examples
+    from graftwork.model import TransferModel
+
+
+class LinearProbe(Method):
+    """Freeze the encoder and fit a logistic regression on its embeddings: seconds, and hard to beat with few labels."""
+
+    paper: ClassVar[str] = "Alain & Bengio 2016; as a sentence-classification baseline: SentEval, Conneau & Kiela 2018"
+    gradient: ClassVar[bool] = False
+
+    strengths: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    """Inverse regularisation strengths C to choose from; the best in cross-validation on train is taken."""
+    folds: int = Field(5, ge=2)
+    """Folds of the cross-validation; fewer where a class has fewer examples."""
+    max_iter: int = Field(1000, ge=1)
+    """Iterations of the solver at most."""
+    seed: int = Field(0, ge=0)
+    """Of the folds."""
+
+    def prepare(self, model: TransferModel) -> None:
+        """Freeze the encoder."""
+        model.encoder.requires_grad_(False)
+        model.head.requires_grad_(True)
+
+    def finish(self, model: TransferModel, train: Examples) -> TransferModel:
+        """Fit the head in closed form."""
+        x, y = _table(model, train)
+        weight, bias = self._several(x, y) if y.ndim == 2 else self._one(x, y)
+        classes = len(model.task.labels)
+        with torch.no_grad():
+            model.head.linear.weight.zero_()
+            model.head.linear.bias.fill_(_NEVER)
+            present = np.arange(classes) if y.ndim == 2 else np.unique(y)
+            model.head.linear.weight[present] = torch.from_numpy(weight / model.head.factor).float().to(model.device)
+            model.head.linear.bias[present] = torch.from_numpy(bias).float().to(model.device)
+        return model
+
+    def _one(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Multinomial weights (classes, dim) and biases (classes,), of the classes that occur."""
+        from sklearn.model_selection import StratifiedKFold
+
+        smallest = int(np.unique(y, return_counts=True)[1].min())
+        if smallest >= 2:
+            folds = StratifiedKFold(min(self.folds, smallest), shuffle=True, random_state=self.seed)
+            fitted = self._regression_path(folds, "accuracy").fit(x, y)
+        else:
+            fitted = self._regression(self.strengths[len(self.strengths) // 2]).fit(x, y)
+        weight, bias = fitted.coef_, fitted.intercept_
+        if len(weight) == 1:  # sklearn keeps one row for two classes
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        return weight, bias
+
+    def _several(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One regression a label, each with a C of its own by log loss: weights (labels, dim) and biases (labels,)."""
+        from sklearn.model_selection import StratifiedKFold
+
+        weight, bias = np.zeros((y.shape[1], x.shape[1])), np.full(y.shape[1], _NEVER)
+        for k, count in enumerate(y.sum(axis=0)):
+            fewest = int(min(count, len(y) - count))
+            if fewest >= 2:
+                folds = StratifiedKFold(min(self.folds, fewest), shuffle=True, random_state=self.seed)
+                fitted = self._regression_path(folds, "neg_log_loss").fit(x, y[:, k])
+            elif fewest == 1:
+                fitted = self._regression(1.0).fit(x, y[:, k])
+            else:
+                bias[k] = _NEVER if count == 0 else -_NEVER
+                continue
+            weight[k], bias[k] = fitted.coef_[0], fitted.intercept_[0]
+        return weight, bias
+
+    def _regression(self, c: float) -> Any:
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(C=c, max_iter=self.max_iter)
+
+    def _regression_path(self, folds: Any, scoring: str) -> Any:
+        """Cross-validated over the strengths from weak to strong, each fit beginning where the last one ended."""
+        from sklearn.linear_model import LogisticRegressionCV
+
+        return LogisticRegressionCV(
+            Cs=self.strengths, cv=folds, scoring=scoring, max_iter=self.max_iter, use_legacy_attributes=False,
+            l1_ratios=(0.0,),
+        )  # fmt: skip
+
+
+_NEVER = -20.0
+"""The bias of a class that train does not hold."""
+
+
+def _table(model: TransferModel, train: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for the regression: embeddings (n, dim) and targets (n,) or (n, labels).
+
+    For tagging each word is a row: the state of its first piece.
+    """
+    states = embeddings(model, train)
+    targets = np.asarray(train.targets)
+    if model.task.token_level:
+        asked = targets != -100
+        states, targets = states[asked], targets[asked]
+    return model.head.prepared(states).astype(np.float32), targets

@@ -1,0 +1,288 @@
+"""TransferModel: encoder, pooling, head, modality and task in one. The narrow waist of graftwork.
+
+Every method hands back exactly this; compress, export and serve know nothing else. What it was trained with is what
+it predicts with, and class names, decision thresholds and preprocessing are saved beside its weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graftwork.choice import InputError, parse
+from graftwork.layers import RunAbove
+from graftwork.modalities.text import Text
+from graftwork.task import Decision, Prediction, Task, Window
+
+Pooling = Literal["mean", "cls", "max"]
+
+FORMAT = 1
+
+
+class Head(nn.Module):
+    """A linear layer over embeddings, which may first be brought to unit length.
+
+    On unit length the logits are `scale` times a cosine-like product: bounded, so that one learning rate suits every
+    encoder.
+
+    Args:
+        dim: width of the embeddings.
+        classes: number of outputs.
+        normalized: whether embeddings are brought to unit length.
+        scale: what the embedding is multiplied by after that.
+    """
+
+    def __init__(self, dim: int, classes: int, *, normalized: bool, scale: float):
+        super().__init__()
+        self.normalized, self.scale = normalized, scale
+        self.linear = nn.Linear(dim, classes)
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(..., dim) to logits (..., classes)."""
+        if self.normalized:
+            embeddings = F.normalize(embeddings.float(), dim=-1) * self.scale
+        return self.linear(embeddings)
+
+    @property
+    def factor(self) -> float:
+        """What prepared embeddings are multiplied by on their way into the linear layer."""
+        return self.scale if self.normalized else 1.0
+
+    def prepared(self, embeddings: np.ndarray) -> np.ndarray:
+        """Embeddings (n, dim) as an outside estimator should see them: of unit length where the head makes them so."""
+        if not self.normalized:
+            return embeddings
+        return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+
+
+def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """Token states (batch, length, dim) to one vector an example (batch, dim); padding has no say."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch, length, 1)
+    if pooling == "mean":
+        return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+    return hidden.masked_fill(mask == 0, float("-inf")).amax(dim=1)
+
+
+class TransferModel(nn.Module):
+    """A network that answers a task.
+
+    Args:
+        encoder: a `transformers` model whose output has `last_hidden_state`.
+        modality: turns raw examples into the encoder's inputs.
+        task: what is asked; its `labels` must be filled in.
+        pooling: how token states become one vector, for tasks that need one.
+        head: reads embeddings; by default a fresh linear one.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        modality: Text,
+        task: Task,
+        *,
+        pooling: Pooling = "mean",
+        head: Head | None = None,
+        decision: Decision | None = None,
+    ):
+        super().__init__()
+        if not task.labels:
+            raise InputError(f"Task {task.name!r} has no labels yet. Give them, or let `fit` take them from the data.")
+        self.encoder, self.modality, self.task, self.pooling = encoder, modality, task, pooling
+        self.head = head or Head(width_of(encoder), len(task.labels), normalized=task.normalized, scale=10.0)
+        self.decision = decision or Decision()
+        self.above: RunAbove | None = None  # set while the frozen prefix is read from disk, see `features`
+
+    @classmethod
+    def pretrained(
+        cls, folder: Path, task: Task, *, pooling: Pooling = "mean", remote_code: bool = False
+    ) -> TransferModel:
+        """A pretrained encoder with a fresh head.
+
+        Args:
+            folder: what `models.resolve` gave.
+            task: what is asked, with its labels.
+            pooling: `mean`, `cls` or `max`.
+            remote_code: whether Python code inside the model's folder may run. Off: a model is data.
+
+        Raises:
+            InputError: no safetensors weights (a pickle is never read), or an architecture `transformers` lacks.
+        """
+        return cls(_load_encoder(folder, remote_code), Text.from_folder(folder), task, pooling=pooling)
+
+    # --- tensors in, tensors out ---
+
+    def embed(self, inputs: dict[str, Tensor]) -> Tensor:
+        """What the head reads: (batch, dim), or (batch, length, dim) for token-level tasks.
+
+        `inputs` holds the encoder's own arguments and, while a frozen prefix is read from disk (see `features`),
+        either `hidden`, the states that enter the first block that trains, or `embedding`, already what the head reads.
+        """
+        if "embedding" in inputs:
+            return inputs["embedding"]
+        if "hidden" in inputs:
+            assert self.above is not None
+            rest = {k: v for k, v in inputs.items() if k != "hidden"}
+            hidden = self.above(inputs["hidden"], **rest)
+        else:
+            hidden = self.encoder(**inputs).last_hidden_state
+        return hidden if self.task.token_level else pool(hidden, inputs["attention_mask"], self.pooling)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits: (batch, classes), or (batch, length, tags)."""
+        return self.head(self.embed(inputs))
+
+    @property
+    def width(self) -> int:
+        """The width of the embeddings."""
+        return width_of(self.encoder)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.linear.weight.device
+
+    # --- raw examples in, answers out ---
+
+    @torch.inference_mode()
+    def outputs(self, inputs: Sequence[Any], *, batch_size: int = 32) -> list[np.ndarray]:
+        """Raw outputs of each example: (classes,) or (words, tags). Order and padding do not change them."""
+        windows = list(self.task.windows(self.modality, inputs, None))
+        order = np.argsort([-len(w.ids) for w in windows], kind="stable")
+        gathered = [np.zeros(0)] * len(windows)
+        with evaluating(self):
+            for start in range(0, len(order), batch_size):
+                places = order[start : start + batch_size]
+                for place, logits in zip(places, self._logits([windows[i] for i in places]), strict=True):
+                    gathered[place] = self.task.gather(logits, windows[place].target)[0]
+        return list(join([w.example for w in windows], gathered, len(inputs)))
+
+    def _logits(self, windows: list[Window]) -> np.ndarray:
+        inputs = self.modality.collate([w.ids for w in windows])
+        return self({k: v.to(self.device) for k, v in inputs.items()}).float().cpu().numpy()
+
+    def predict(self, inputs: Sequence[Any], *, batch_size: int = 32) -> list[Prediction]:
+        """Answers in names, one an example, in the order given.
+
+        Args:
+            inputs: texts, or lists of words for tagging.
+            batch_size: how many are read at once; it does not change the answers.
+        """
+        return self.task.read(self.outputs(inputs, batch_size=batch_size), self.decision)
+
+    # --- disk ---
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model: the encoder as plain `transformers` reads it, beside it head.safetensors and graft.json."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.save_pretrained(folder)
+        self.modality.save(folder)
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / "head.safetensors"
+        )
+        described = {
+            "format": FORMAT,
+            "task": self.task.spec(),
+            "pooling": self.pooling,
+            "head": {"normalized": self.head.normalized, "scale": self.head.scale},
+            "max_length": self.modality.max_length,
+            "pad_id": self.modality.pad_id,
+            "decision": dataclasses.asdict(self.decision),
+        }
+        (folder / "graft.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> TransferModel:
+        """The model that `save` wrote; its outputs are the same to the last bit on the same machine.
+
+        Raises:
+            InputError: a file is missing, is of a newer format, or does not fit the labels.
+        """
+        folder = Path(folder)
+        if not (folder / "graft.json").is_file():
+            raise InputError(
+                f"{str(folder)!r} is not a saved model: it has no graft.json. Give a run folder or its model/."
+            )
+        described = json.loads((folder / "graft.json").read_text(encoding="utf-8"))
+        if described["format"] > FORMAT:
+            raise InputError(f"{str(folder)!r} was saved by a newer graftwork (format {described['format']}). Update.")
+        from graftwork import tasks  # noqa: F401  puts every task on its shelf
+
+        task = parse(Task, described["task"])
+        encoder = _load_encoder(folder, remote_code=False)
+        head = Head(width_of(encoder), len(task.labels), **described["head"])
+        weights = load_file(folder / "head.safetensors")
+        if weights["linear.weight"].shape != head.linear.weight.shape:
+            raise InputError(f"The head in {str(folder)!r} does not fit its {len(task.labels)} labels. Was it edited?")
+        head.load_state_dict(weights)
+        modality = Text.from_folder(folder)
+        modality.max_length, modality.pad_id = described["max_length"], described["pad_id"]
+        decision = Decision(**described["decision"])
+        return cls(encoder, modality, task, pooling=described["pooling"], head=head, decision=decision).eval()
+
+
+def width_of(encoder: nn.Module) -> int:
+    """The width of the encoder's token states."""
+    return int(encoder.config.hidden_size)  # type: ignore[union-attr]
+
+
+def join(example: Iterable[int], parts: Iterable[np.ndarray], examples: int) -> Iterator[np.ndarray]:
+    """The parts of `examples` examples, each a window's answers, joined in order to one array an example."""
+    collected: list[list[np.ndarray]] = [[] for _ in range(examples)]
+    for which, part in zip(example, parts, strict=True):
+        collected[which].append(part)
+    return (pieces[0] if len(pieces) == 1 else np.concatenate(pieces) for pieces in collected)
+
+
+class evaluating:  # noqa: N801  used like torch's own no_grad
+    """Eval mode for the length of a `with`; each module goes back to the mode it had."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+
+    def __enter__(self) -> None:
+        self.modes = {module: module.training for module in self.network.modules()}
+        self.network.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for module, mode in self.modes.items():
+            module.training = mode
+
+
+def _load_encoder(folder: Path, remote_code: bool) -> nn.Module:
+    """The bare network, in fp32, without the pooler that no head of ours reads."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    if not list(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{str(folder)!r} has no .safetensors weights; pickled ones are never read. Convert them first."
+        )
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the load report counts pooler and language-model head as surprises
+    logging.disable_progress_bar()
+    try:
+        encoder = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=remote_code
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"The model in {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder
