@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from graftwork.report import report
 from graftwork.report.markup import Markup, element
-from graftwork.report.sections import accuracy_by_coverage, calibration_bins, wilson
+from graftwork.report.sections import accuracy_by_coverage, calibration_bins, one_after_the_other, wilson
 from graftwork.run import Run
 
 OBJECTS = ("card", "cash_withdrawal", "top_up", "transfer", "exchange_rate", "pin", "direct_debit")
@@ -49,9 +49,11 @@ def fill(run: Run, *, epochs: float = 3.0) -> None:
             score = 0.94 - 0.9 * np.exp(-step / 90)
             scored = {"loss": 4.1 * np.exp(-step / 105) + 0.4, "accuracy": score, "macro_f1": score - 0.01}
             run.log(event="evaluation", split="validation", step=step, epoch=step / 157, seconds=step * 0.3, **scored)
-    parts = ["embeddings", *(f"layer {number}" for number in range(6)), "head"]
+    parts = ["head", *(f"block {number}" for number in reversed(range(6))), "embeddings"]
     rates = [
-        {"name": name, "lr": 2e-4 / 2.6 ** (7 - depth), "parameters": 1_774_464} for depth, name in enumerate(parts)
+        {"name": f"{name}{twin}", "lr": 2e-4 / 2.6**height, "parameters": 1_769_472}
+        for height, name in enumerate(parts)
+        for twin in ("", ", no decay")
     ]
     run.update(
         happened={
@@ -66,7 +68,8 @@ def fill(run: Run, *, epochs: float = 3.0) -> None:
             "truncated_rows": 12,
             "said": ["Column 'intent' is the label: 77 distinct values.", "Column 'query' is the text."],
             "stages": [{"method": {"gradual-unfreezing": {"decay": 2.6}}, "groups": rates}],
-            "unfreezing": [[epoch, parts[7 - epoch :]] for epoch in range(6)],
+            "unfreezing": [[epoch, parts[1 : 1 + epoch][::-1]] for epoch in range(6)],
+            "decision": {"temperature": 0.83, "threshold": 0.5, "sure_from": 0.412},
         },
         cost={
             "seconds": 251.3,
@@ -376,6 +379,18 @@ def test_a_curve_of_one_evaluation_is_still_drawn(tmp_path: Path):
     run = new_run(tmp_path / "run")
     run.log(event="evaluation", step=5, epoch=1.0, split="validation", loss=0.5, accuracy=0.8)
     assert "Learning curve" in Page(report(run)).text
+
+
+def test_the_curve_of_a_recipe_goes_on_from_stage_to_stage():
+    events = [
+        {"event": "step", "stage": 0, "step": 1, "epoch": 0.5},
+        {"event": "step", "stage": 0, "step": 2, "epoch": 1.0},
+        {"event": "note", "message": "between"},
+        {"event": "step", "stage": 1, "step": 1, "epoch": 0.25},
+        {"event": "step", "stage": 2, "step": 1, "epoch": 0.5},
+    ]
+    counted = [(event["step"], event["epoch"]) for event in one_after_the_other(events) if "step" in event]
+    assert counted == [(1, 0.5), (2, 1.0), (3, 1.25), (4, 1.75)]
 
 
 def test_writing_it_again_gives_the_same_page(banking: Run):

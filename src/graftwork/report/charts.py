@@ -16,12 +16,14 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A93A0"
 DASHES = {BLUE: None, ORANGE: "7 4", GREEN: "2 4", GREY: "3 5"}
 # Wide enough for an axis on a desktop's half column, small enough that its text can be read on a phone's whole one.
 WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 46, 22, 12, 40
 # A line has no more points than a reader could tell apart.
 MOST_POINTS = 300
 # Cells are big enough for their count up to this many classes; beyond, the count is in the title.
 COUNTED_CLASSES = 16
-MOST_CLASSES = 120
+MOST_CLASSES = 100
+# The page's own width: a matrix of many classes should just fit.
+PAGE = 1070
 
 Points = Sequence[tuple[float, float]]
 
@@ -116,7 +118,6 @@ def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
         "Calibration: share of right predictions against confidence",
         _axes(frame, "how sure the model says it is", "how often it is right", percent=True, percent_x=True),
         element("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=GREY, stroke_dasharray="3 5"),
-        element("text", "right as often as it says", x=x1 + 12, y=y2 + 14, class_="quiet"),
         dots,
     )
 
@@ -125,8 +126,9 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
     """True classes down, predicted classes across; each row's shares as depth of colour, empty cells left white."""
     longest = min(30, max(len(label) for label in labels))
     counted = len(labels) <= COUNTED_CLASSES
-    cell, font = (44, 12) if counted else (12, 9.5)
+    font = 12 if counted else 9.5
     edge = longest * font * 0.58 + 14
+    cell = 44 if counted else max(8.0, min(14.0, (PAGE - edge) / len(labels)))
     size = edge + cell * len(labels) + 6
     drawn: list[Markup] = []
     for row, (label, counts) in enumerate(zip(labels, matrix, strict=True)):

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from graftwork.report import charts
 from graftwork.report.markup import Markup, element, join
 from graftwork.run import Run
 
-# The name of each number for people, and whether it is a share.
+# The name of each number for people, and whether it is a share; in the order they are read.
 METRICS = {
     "accuracy": ("accuracy", True),
     "f1": ("F1 (entities)", True),
@@ -97,16 +98,9 @@ def title(evidence: Evidence) -> Markup:
     """Name, state, and the run in one line."""
     run = evidence.run
     asked = run["asked"]
-    line = " · ".join(
-        str(part)
-        for part in (
-            _method_name(asked.get("method")),
-            asked.get("model"),
-            _data_name(asked.get("data")),
-            run["created"][:10],
-        )
-        if part
-    )
+    data = Path(_data_name(asked.get("data")) or "").name
+    known = (_method_name(asked.get("method")), asked.get("model"), data, run["created"][:10])
+    line = " · ".join(str(part) for part in known if part)
     return join(
         element("h1", run["name"]),
         element("p", element("span", run["state"], class_=f"state {run['state']}"), f" {line}", class_="quiet"),
@@ -120,7 +114,7 @@ def in_short(evidence: Evidence) -> Markup | None:
     if not metrics:
         return element("p", "Nothing has been evaluated yet.") if evidence.run["state"] != "failed" else None
     items = [element("li", sentence) for sentence in _sentences(evidence)]
-    tiles = [_tile(_metric(name, metrics[name]), METRICS[name][0]) for name in _headline(metrics)]
+    tiles = [_tile(figure(name, metrics[name]), METRICS[name][0]) for name in _headline(metrics)]
     if cost.get("seconds") is not None:
         tiles.append(_tile(_duration(cost["seconds"]), "to fit"))
     if cost.get("model_mb") is not None:
@@ -188,6 +182,7 @@ def asked(evidence: Evidence) -> Markup:
         ("Coverage", wanted.get("coverage")),
         ("Hardware", _said(wanted.get("hardware"))),
     )
+    decision = happened.get("decision") or {}
     trained, total = cost.get("trained_parameters"), cost.get("total_parameters")
     second = _facts(
         ("Stopped by", happened.get("stopped")),
@@ -208,6 +203,9 @@ def asked(evidence: Evidence) -> Markup:
             f"{happened['padding_waste']:.1%} of the tokens" if happened.get("padding_waste") is not None else None,
         ),
         ("Frozen-prefix cache", _said(happened.get("cache"))),
+        ("Temperature", _figure(decision.get("temperature"))),
+        ("Label given from", f"{decision['threshold']:.0%}" if data.get("multi_label") and decision else None),
+        ("Sure from", f"{decision['sure_from']:.1%}" if decision.get("sure_from") else None),
         ("Rows dropped, as asked", _said(happened.get("dropped"))),
         ("Rows cut to the model's length", _figure(happened.get("truncated_rows"))),
     )
@@ -250,8 +248,9 @@ def _finding(finding: Mapping[str, Any]) -> Markup:
 
 def learning(evidence: Evidence) -> Markup | None:
     """Training loss and validation score over the epochs."""
-    steps = [event for event in evidence.events if event.get("event") == "step" and event.get("loss") is not None]
-    evaluations = [event for event in evidence.events if event.get("event") == "evaluation"]
+    events = one_after_the_other(evidence.events)
+    steps = [event for event in events if event.get("event") == "step" and event.get("loss") is not None]
+    evaluations = [event for event in events if event.get("event") == "evaluation"]
     axis = "epoch" if all("epoch" in event for event in steps + evaluations) else "step"
     losses = [
         charts.Line("training loss", _curve(steps, axis, "loss"), charts.BLUE),
@@ -262,7 +261,7 @@ def learning(evidence: Evidence) -> Markup | None:
         for name, colour in CURVES
     ]
     best = evidence.run["happened"].get("best_step")
-    mark = next((event[axis] for event in evaluations if event.get("step") == best and best is not None), None)
+    mark = next((event[axis] for event in reversed(evaluations) if event.get("stage_step") == best), None)
     pictures = [
         charts.lines(known, x=axis, y=y, says=f"{y} over {axis}s", percent=percent, mark=mark)
         for drawn, y, percent in ((losses, "loss", False), (scores, "score", True))
@@ -279,41 +278,52 @@ def learning(evidence: Evidence) -> Markup | None:
 def depth(evidence: Evidence) -> Markup | None:
     """Which part of the network trained when, and how fast."""
     happened = evidence.run["happened"]
-    stages = [_stage(stage) for stage in happened.get("stages") or []]
-    groups = [group["name"] for stage in happened.get("stages") or [] for group in stage.get("groups") or []]
-    schedule = [(epoch, set(names)) for epoch, names in happened.get("unfreezing") or []]
-    names = list(dict.fromkeys(groups + [name for _, on in schedule for name in sorted(on)]))
-    chart = None
-    if schedule and names:
-        # The head on top, the embeddings at the bottom: as the network is drawn.
-        rows = names[::-1]
-        columns = [f"{epoch:g}" if isinstance(epoch, float) else str(epoch) for epoch, _ in schedule]
-        chart = charts.spans(rows, columns, [[row in on for _, on in schedule] for row in rows])
-    if not chart and not any(stages):
+    stages = [(stage, _parts(stage)) for stage in happened.get("stages") or []]
+    tables = [_rates(stage, parts) for stage, parts in stages if parts]
+    chart = _unfreezing([part["name"] for _, parts in stages for part in parts], happened)
+    if not chart and not tables:
         return None
     return join(
         element("h2", "What trained, and how fast"),
-        element("div", element("div", chart) if chart else None, element("div", stages), class_="pair"),
+        element("div", element("div", chart) if chart else None, element("div", tables), class_="pair"),
     )
 
 
-def _stage(stage: Mapping[str, Any]) -> Markup | None:
-    groups = [group for group in stage.get("groups") or [] if group.get("lr") is not None]
-    if not groups:
+def _parts(stage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts of the network that trained in a stage, the head first; weights and biases of one depth together."""
+    parts: dict[str, dict[str, Any]] = {}
+    for group in stage.get("groups") or []:
+        name = group["name"].removesuffix(", no decay")
+        part = parts.setdefault(name, {"name": name, "lr": group["lr"], "parameters": 0})
+        part["parameters"] += group.get("parameters") or 0
+    return list(parts.values())
+
+
+def _unfreezing(names: Sequence[str], happened: Mapping[str, Any]) -> Markup | None:
+    """Depth over epochs, where that changed or something stayed frozen."""
+    changes = happened.get("unfreezing") or []
+    rows = list(dict.fromkeys([*names, *(name for _, on in changes for name in reversed(on))]))
+    if not changes or all(set(rows) - {"head"} == set(on) for _, on in changes):
         return None
-    fastest = max(group["lr"] for group in groups) or 1
+    last = max(math.ceil(happened.get("epochs") or 0), changes[-1][0] + 1)
+    trains = [{"head", *[on for start, on in changes if start <= epoch][-1]} for epoch in range(changes[0][0], last)]
+    columns = [str(epoch + 1) for epoch in range(changes[0][0], last)]
+    return charts.spans(rows, columns, [[row in on for on in trains] for row in rows])
+
+
+def _rates(stage: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Markup:
+    fastest = max(part["lr"] for part in parts) or 1
     rows = [
         element(
             "tr",
-            element("td", group["name"]),
-            element("td", charts.bar(group["lr"] / fastest), f"{group['lr']:.2g}", class_="measure"),
-            element("td", _figure(group.get("parameters")), class_="number"),
+            element("td", part["name"]),
+            element("td", charts.bar(part["lr"] / fastest), f"{part['lr']:.2g}", class_="measure"),
+            element("td", _figure(part["parameters"]), class_="number"),
         )
-        for group in reversed(groups)
+        for part in parts
     ]
-    return join(
-        element("h3", f"Rates of {_said(stage.get('method'))}"), _table(("part", "learning rate", "parameters#"), rows)
-    )
+    title = f"Peak learning rates of {_method_name(stage.get('method'))}"
+    return join(element("h3", title), _table(("part", "rate", "parameters#"), rows))
 
 
 # How good it is
@@ -329,7 +339,7 @@ def scores(evidence: Evidence) -> Markup | None:
         element(
             "tr",
             element("td", METRICS[name][0]),
-            [element("td", _metric(name, splits[split].get(name)), class_="number") for split in splits],
+            [element("td", figure(name, splits[split].get(name)), class_="number") for split in splits],
         )
         for name in names
     ]
@@ -384,10 +394,8 @@ def classes(evidence: Evidence) -> Markup | None:
     half = math.ceil(len(rows) / 2) if len(rows) > 16 else len(rows)
     tables = [element("div", _table(header, part)) for part in (rows[:half], rows[half:]) if part]
     what = "entity types" if evidence.tagging else "classes"
-    return join(
-        element("h2", f"All {len(rows)} {what}, the hardest first ({evidence.split})"),
-        element("div", tables, class_="pair"),
-    )
+    heading = f"All {len(rows)} {what}, the hardest first" if len(rows) > 1 else "The only entity type"
+    return join(element("h2", f"{heading} ({evidence.split})"), element("div", tables, class_="pair"))
 
 
 def confusions(evidence: Evidence) -> Markup | None:
@@ -496,7 +504,10 @@ def repeat(evidence: Evidence) -> Markup | None:
     """The request as YAML, and where it ran."""
     import yaml
 
-    wanted = {key: value for key, value in evidence.run["asked"].items() if value not in (None, {}, [])}
+    # Not the old folder: a run that is there is never overwritten.
+    wanted = {
+        key: value for key, value in evidence.run["asked"].items() if value not in (None, {}, []) and key != "out"
+    }
     surroundings = evidence.run["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in (surroundings.get("packages") or {}).items())
     git = surroundings.get("git") or {}
@@ -607,6 +618,19 @@ def _most_confused(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> tu
     return [labels[int(place)] for place in kept], [[int(n) for n in row] for row in counts[np.ix_(kept, kept)]]
 
 
+def one_after_the_other(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The events with steps and epochs counted on over the stages of a recipe; each stage counts from 0."""
+    counted, before, stage = [], {"step": 0, "epoch": 0.0}, None
+    last = before
+    for event in events:
+        if event.get("stage", stage) != stage:
+            stage, before = event["stage"], last
+        here = {key: before[key] + event[key] for key in before if event.get(key) is not None}
+        counted.append({**event, **here, "stage_step": event.get("step")})
+        last = {**last, **here}
+    return counted
+
+
 def _curve(events: Sequence[Mapping[str, Any]], axis: str, name: str) -> list[tuple[float, float]]:
     return [(event[axis], event[name]) for event in events if event.get(name) is not None and axis in event]
 
@@ -614,7 +638,8 @@ def _curve(events: Sequence[Mapping[str, Any]], axis: str, name: str) -> list[tu
 # Words
 
 
-def _metric(name: str, value: Any) -> str:
+def figure(name: str, value: Any) -> str:
+    """A metric's value as people read it: a share in percent."""
     if value is None:
         return "–"
     if name == "n":

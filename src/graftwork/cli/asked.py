@@ -1,0 +1,175 @@
+"""From words on a command line to what the verbs take. Nothing here runs anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftwork.choice import InputError, lookup, suggest
+
+DEFAULT_METHOD = "full-fine-tuning"
+# What is taken for a file and not for a text to predict.
+FILES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet", ".arrow", ".gz")
+
+
+def known(**values: Any) -> dict[str, Any]:
+    """The values that were given."""
+    return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+def words(said: Sequence[str] | None) -> list[str]:
+    """`["a,b", "c"]` as `["a", "b", "c"]`: options that may be repeated or hold commas."""
+    return [word.strip() for item in said or () for word in item.split(",") if word.strip()]
+
+
+def load_options(
+    *, drop: Sequence[str] | None, validation: str | None = None, test: str | None = None, **others: Any
+) -> dict[str, Any]:
+    """The options of `Data.load` that were given."""
+    return known(drop=words(drop), validation=_share_or_file(validation), test=_share_or_file(test), **others)
+
+
+def request(
+    source: str,
+    *,
+    data: Mapping[str, Any],
+    methods: Sequence[str] | None,
+    settings: Sequence[str] | None,
+    hardware: Mapping[str, Any],
+    **others: Any,
+) -> dict[str, Any]:
+    """The arguments of `fit`: those of the run file, if `source` is one, under what was typed.
+
+    Raises:
+        InputError: a word that is not understood.
+    """
+    is_run_file = source.lower().endswith((".yaml", ".yml"))
+    asked: dict[str, Any] = _run_file(source) if is_run_file else {"data": source}
+    asked |= known(**others)
+    if isinstance(asked["data"], str):
+        asked["data"] = {"source": asked["data"]}
+    asked["data"] = {**asked["data"], **data}
+    asked["hardware"] = {**asked.get("hardware", {}), **hardware}
+    asked["method"] = words(methods) or asked.get("method") or DEFAULT_METHOD
+    if settings:
+        asked["method"] = with_settings(asked["method"], settings)
+    return asked
+
+
+def with_settings(method: Any, settings: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
+    """The stages of `method` with each `field=value` in the one stage that has the field, or that `stage.field` names.
+
+    Raises:
+        InputError: not of that form, or no stage or several have the field.
+    """
+    import yaml
+
+    stages = [_with_fields(stage) for stage in (method if isinstance(method, list) else [method])]
+    for setting in settings:
+        place, equals, said = setting.partition("=")
+        stage, _, field = place.strip().replace("-", "_").rpartition(".")
+        if not equals or not field:
+            raise InputError(
+                f"--set {setting!r} is not understood. Write field=value, or stage.field=value in a recipe."
+            )
+        try:
+            value = yaml.safe_load(said)
+        except yaml.YAMLError:
+            value = said
+        _stage_of(stages, stage.replace("_", "-"), field)[field] = value
+    return stages
+
+
+def _with_fields(stage: Any) -> dict[str, dict[str, Any]]:
+    if isinstance(stage, Mapping):
+        return {name: dict(fields or {}) for name, fields in stage.items()}
+    return {str(stage): {}}
+
+
+def _stage_of(stages: Sequence[dict[str, dict[str, Any]]], stage: str, field: str) -> dict[str, Any]:
+    """The fields of the stage that is meant."""
+    import graftwork.methods  # noqa: F401  puts them on their shelf
+    from graftwork.method import Method
+
+    found = [(name, fields) for each in stages for name, fields in each.items()]
+    if stage:
+        meant = [fields for name, fields in found if name == stage]
+        if len(meant) != 1:
+            problem = (
+                f"No stage is called {stage!r}."
+                if not meant
+                else f"Several stages are called {stage!r}: use a run file."
+            )
+            raise InputError(f"{problem} {suggest(stage, [name for name, _ in found])}")
+        return meant[0]
+    if len(found) == 1:
+        return found[0][1]
+    meant = [(name, fields) for name, fields in found if field in lookup(Method, name).model_fields]
+    if len(meant) == 1:
+        return meant[0][1]
+    if not meant:
+        fields = dict.fromkeys(field for name, _ in found for field in lookup(Method, name).model_fields)
+        raise InputError(f"No stage has a field {field!r}. {suggest(field, fields)}")
+    raise InputError(f"Several stages have a field {field!r}. Say which: --set {meant[0][0]}.{field}=...")
+
+
+def inputs(said: str, *, column: str | None, usual_column: str | None) -> list[str]:
+    """The texts to predict: `said` itself, the lines of standard input (`-`), or the rows of a file.
+
+    Args:
+        said: a text, `-`, or a file (.txt has a text a line; others have columns).
+        column: the column asked for.
+        usual_column: the one the model was fitted on, taken where the file has it.
+
+    Raises:
+        InputError: no such file, or the column to read is not clear.
+    """
+    import sys
+
+    path = Path(said)
+    if said == "-":
+        return sys.stdin.read().splitlines()
+    if not _is_file(path):
+        if not said.lower().endswith(FILES) or any(character.isspace() for character in said):
+            return [said]
+        raise InputError(
+            f"There is no file {said!r}. A text that ends like a file's name can be piped in: predict RUN -"
+        )
+    if path.suffix == ".txt":
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    return _column(path, column, usual_column)
+
+
+def _column(path: Path, column: str | None, usual_column: str | None) -> list[str]:
+    from graftwork.reading import ROW, read
+
+    reading = read(path)
+    table = next(iter(reading.tables.values()))
+    there = [name for name in table.column_names if name != ROW]
+    name = column or (usual_column if usual_column in there or len(there) != 1 else there[0])
+    if name not in there:
+        raise InputError(
+            f"'{path}' has no column {name!r}; name the one to read with --text. {suggest(str(name), there)}"
+        )
+    return [text if isinstance(text, str) else " ".join(text or []) for text in table[name].to_pylist()]
+
+
+def _run_file(source: str) -> dict[str, Any]:
+    from graftwork.fit import Request
+
+    return Request.from_yaml(source).model_dump(exclude_unset=True)
+
+
+def _share_or_file(said: str | None) -> float | str | None:
+    try:
+        return float(said) if said is not None else None
+    except ValueError:
+        return said
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long for a name
+        return False

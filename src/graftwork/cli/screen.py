@@ -1,0 +1,242 @@
+"""How the command line speaks: to people with rich, to programs with one JSON object."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from graftwork.run import as_json
+
+if TYPE_CHECKING:
+    from graftwork.run import Run
+
+# A bar is redrawn; a log gets a line this often.
+SECONDS_BETWEEN_LINES = 10
+SCORES = ("accuracy", "f1", "micro_f1", "macro_f1")
+STYLES = {"error": "bold red", "warning": "yellow", "note": "blue", "done": "green", "failed": "bold red"}
+# Where there is no terminal to fit, a table is as wide as it likes.
+WIDE = 200
+
+
+class Screen:
+    """Where a verb's words go. Text is never read as markup: it may be the user's."""
+
+    def __init__(self, *, json: bool):
+        self.json = json
+        stream = sys.stderr if json else sys.stdout
+        self._people = Console(file=stream, highlight=False, width=None if stream.isatty() else WIDE)
+        self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """A line for people."""
+        self._people.print(text, style=style, markup=False, soft_wrap=True)
+
+    def complain(self, text: str) -> None:
+        """A line about what went wrong."""
+        self._errors.print(Text("error: ", "bold red").append(text, ""))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """A table for people; words that have a style (done, failed, warning, ...) wear it."""
+        table = Table(*columns, box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for row in rows:
+            cells = ("" if cell is None else str(cell) for cell in row)
+            table.add_row(*(Text(cell, STYLES.get(cell, ""), overflow="fold") for cell in cells))
+        self._people.print(table)
+
+    def findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
+        """The doctor's findings, a paragraph each."""
+        for finding in findings:
+            place = f" ({finding['where']})" if finding.get("where") else ""
+            head = Text(f"{finding['severity']:<8}", STYLES[finding["severity"]]).append(f"{finding['code']}: ", "bold")
+            self._people.print(head.append(f"{finding['message']}{place}", ""), soft_wrap=True)
+            if finding.get("fix"):
+                self.say(f"        → {finding['fix']}")
+
+    def data(self, report: Mapping[str, Any]) -> None:
+        """What the doctor understood the data to be, and the verdict."""
+        from graftwork.finding import number
+
+        known = report.get("data") or {}
+        for sentence in known.get("said", ()):
+            self.say(f"        {sentence}")
+        rows = ", ".join(f"{count:,} {split}" for split, count in report["summary"].get("rows", {}).items())
+        if known:
+            self.say(f"        {known['task']}, {len(known['labels'])} classes; rows: {rows}")
+        told = ", ".join(number(report[f"{kind}s"], kind) for kind in ("error", "warning", "note"))
+        verdict, style = ("Fit to be used", "bold green") if report["ok"] else ("Not to be used as it is", "bold red")
+        self.say(f"{verdict}: {told}.", style)
+
+    def metrics(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        """The plain numbers of each split, side by side."""
+        from graftwork.report.sections import METRICS, figure
+
+        there = [name for name in METRICS if any(values.get(name) is not None for values in metrics.values())]
+        rows = [(METRICS[name][0], *(figure(name, values.get(name)) for values in metrics.values())) for name in there]
+        self.table(("", *metrics), rows)
+
+    def finished(self, run: Run) -> None:
+        """Where a fitted run and its report are, and what to do next."""
+        found = sum(finding.get("severity") in ("error", "warning") for finding in run.findings)
+        if found:
+            self.say(f"The data has findings worth acting on ({found}): see the report, or graft check.", "yellow")
+        seconds = run.cost.get("seconds")
+        self.say(f"Done in {duration(seconds)}." if seconds else "Done.", "bold green")
+        self.say(f"Run:     {run.path}")
+        self.say(f"Report:  {run.path / 'report.html'}")
+        self.say(f'Ask it:  graft predict {run.path} "..."')
+
+    def prediction(self, row: Mapping[str, Any]) -> None:
+        """One answer, with what else it might have been."""
+        label = row["label"] if isinstance(row["label"], str) else " ".join(row["label"]) or "(none)"
+        self.say(row["text"])
+        unsure = ", unsure" if row["unsure"] else ""
+        self._people.print(
+            Text("→ ").append(label, "bold").append(f"  ({row['confidence']:.1%}{unsure})", ""), soft_wrap=True
+        )
+        others = sorted((row["probabilities"] or {}).items(), key=lambda item: -item[1])[1:4]
+        if others:
+            self.say("  then " + ", ".join(f"{name} {share:.1%}" for name, share in others))
+
+    def runs(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A line a run."""
+        if not rows:
+            return
+        self.table(
+            ("run", "state", "method", "model", "score", "time", "created"),
+            [
+                (
+                    row["run"],
+                    row["state"],
+                    row["method"],
+                    row["model"],
+                    score(row["metrics"]),
+                    duration(row["seconds"] or 0),
+                    row["created"][:16],
+                )
+                for row in rows
+            ],
+        )
+
+    def facts(self, facts: Mapping[str, Any]) -> None:
+        """Names and values, one a line."""
+        self.table(
+            ("", ""),
+            [(name, f"{value:,}" if isinstance(value, (int, float)) else value) for name, value in facts.items()],
+        )
+
+    def choice(self, row: Mapping[str, Any], about: str) -> None:
+        """Everything about one method or task."""
+        self.say(row["name"], "bold")
+        self.say(about)
+        if row["paper"]:
+            self.say(f"Paper: {row['paper']}")
+        self.say()
+        self.table(
+            ("field", "must be", "default", "meaning"),
+            [
+                (field["name"], f"{field['type']} {field['range']}".strip(), field["default"], field["sentence"])
+                for field in row["fields"]
+            ],
+        )
+
+    def answer(self, **values: Any) -> None:
+        """The one JSON object; nothing without --json."""
+        if self.json:
+            print(as_json(values))  # noqa: T201
+
+    def progress(self) -> Meter:
+        """A meter for a fit's events, on stderr."""
+        return Meter(Console(stderr=True, highlight=False))
+
+
+class Meter:
+    """Shows the events of a fit: a bar on a terminal, a line now and then in a log.
+
+    It is used as a context manager, and is itself the `on_event` that `fit` takes.
+    """
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._latest: dict[str, Any] = {}
+        self._score = ""
+        self._said_at = time.monotonic()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(24),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
+            self._bar = Progress(*columns, console=console, transient=True)
+
+    def __enter__(self) -> Meter:
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task("fitting", total=1.0, said="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Take in one event."""
+        if event["event"] == "step":
+            self._latest = dict(event)
+        elif event["event"] == "evaluation":
+            self._score = next(
+                (f"validation {_words(name)} {event[name]:.3f}" for name in SCORES if event.get(name) is not None), ""
+            )
+        elif event.get("message"):
+            self._console.print(event["message"], markup=False)
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=self._latest.get("fraction") or 0, said=self._line())
+        elif self._latest and time.monotonic() - self._said_at >= SECONDS_BETWEEN_LINES:
+            self._said_at = time.monotonic()
+            self._console.print(
+                f"{self._latest.get('fraction') or 0:.0%} · {self._line()}", markup=False, soft_wrap=True
+            )
+
+    def _line(self) -> str:
+        event = self._latest
+        parts = (
+            f"epoch {event['epoch']:.2f}" if "epoch" in event else "",
+            f"loss {event['loss']:.3f}" if event.get("loss") is not None else "",
+            self._score,
+            f"{event['examples_per_second']:.0f} examples/s" if event.get("examples_per_second") else "",
+            f"{duration(event['seconds_left'])} left" if event.get("seconds_left") is not None else "",
+        )
+        return " · ".join(part for part in parts if part)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 5 s`, `2 h 7 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def score(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """The first number people ask for: of test, or else of validation."""
+    split = next((name for name in ("test", "validation") if name in metrics), None)
+    values = metrics[split] if split else {}
+    return next((f"{split} {_words(name)} {values[name]:.1%}" for name in SCORES if values.get(name) is not None), "")
+
+
+def _words(name: str) -> str:
+    return name.replace("_f1", " F1").replace("f1", "F1")
