@@ -314,7 +314,7 @@ class _Fitting:
             self.world.wait()
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.request.seed * 1000 + number)
-                method.prepare(model)
+                method.prepare(model, train_rows)
                 model.to(device)
             if isinstance(method, GradientMethod):
                 last = train(

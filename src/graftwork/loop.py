@@ -103,6 +103,7 @@ def train(model: TransferModel, train: Examples, validation: Examples, stage: St
             [{"params": g.parameters, "lr": g.lr, "peak": g.lr, "weight_decay": g.weight_decay} for g in groups],
             fused=model.device.type in ("cpu", "cuda"),
         )
+        model.head.fresh = False
         runner = _Runner(model, train, validation, stage, remap, groups, weights, optimizer)
         return runner.run()
 

@@ -2,7 +2,7 @@
 
 A method states only its difference from full fine-tuning: what trains (`prepare`), how fast each depth moves
 (`param_groups`), what is minimised (`loss`), and what is handed back (`finish`). A list of methods is a recipe of
-stages: `[LinearProbe(), FullFineTuning()]` is LP-FT, `[GradualUnfreezing(), TopLayers(blocks=2)]` is whatever you like.
+stages: `[LinearProbe(), LoRA()]` trains LoRA from the probe's head, `[TopLayers(), FullFineTuning()]` the top first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Method(Choice):
     gradient: ClassVar[bool] = True
     """Whether the loop has steps to take; a method without computes everything in `finish`."""
 
-    def prepare(self, model: TransferModel) -> None:
+    def prepare(self, model: TransferModel, train: Examples) -> None:
         """Decide what trains, and insert what is to be inserted. Called once, before the optimizer exists."""
         model.requires_grad_(True)
 

@@ -44,6 +44,7 @@ class Head(nn.Module):
     def __init__(self, dim: int, classes: int, *, normalized: bool, scale: float):
         super().__init__()
         self.normalized, self.scale = normalized, scale
+        self.fresh = True  # nothing has been learned yet
         self.linear = nn.Linear(dim, classes)
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
@@ -228,6 +229,7 @@ class TransferModel(nn.Module):
         if weights["linear.weight"].shape != head.linear.weight.shape:
             raise InputError(f"The head in {str(folder)!r} does not fit its {len(task.labels)} labels. Was it edited?")
         head.load_state_dict(weights)
+        head.fresh = False
         modality = Text.from_folder(folder)
         modality.max_length, modality.pad_id = described["max_length"], described["pad_id"]
         decision = Decision(**described["decision"])

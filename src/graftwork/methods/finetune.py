@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from graftwork import layers
 from graftwork.method import GradientMethod, ParamGroup
+from graftwork.methods.probe import LinearProbe
 
 if TYPE_CHECKING:
+    from graftwork.examples import Examples
     from graftwork.model import TransferModel
 
 
 class FullFineTuning(GradientMethod):
     """Train every weight: the most accurate when labels are many, the most expensive always."""
 
-    paper: ClassVar[str] = "BERT, Devlin et al. 2019, section 4; layer-wise rates: Sun et al. 2019, section 5.3.2"
+    paper: ClassVar[str] = (
+        "BERT, Devlin et al. 2019, section 4; layer-wise rates: Sun et al. 2019, section 5.3.2; "
+        "a head that starts from the probe: LP-FT, Kumar et al. 2022, section 4"
+    )
 
     layer_decay: float = Field(0.9, gt=0, le=1)
     """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
+    head_start: Literal["probe", "random"] = "probe"
+    """A fresh head starts from a logistic regression on the frozen encoder, which tears no feature in the first steps
+    (classification only), or from small random weights."""
+
+    def prepare(self, model: TransferModel, train: Examples) -> None:
+        """Everything trains; a head that has learned nothing yet is read off the frozen encoder first."""
+        if self.head_start == "probe" and model.head.fresh and not model.task.token_level:
+            LinearProbe(strengths=(10.0,)).finish(model, train)
+        super().prepare(model, train)
 
 
 class TopLayers(GradientMethod):
@@ -30,7 +44,7 @@ class TopLayers(GradientMethod):
     blocks: int = Field(2, ge=0)
     """How many of the topmost blocks train; 0 trains the head alone."""
 
-    def prepare(self, model: TransferModel) -> None:
+    def prepare(self, model: TransferModel, train: Examples) -> None:
         """Freeze everything below the topmost blocks."""
         groups = layers.layer_groups(model.encoder)
         above = [g for g in groups if g.name == "output"]

@@ -32,7 +32,7 @@ class LoRA(GradientMethod):
     head_lr_factor: float = Field(2.0, gt=0)
     """The head learns this many times as fast."""
 
-    def prepare(self, model: TransferModel) -> None:
+    def prepare(self, model: TransferModel, train: Examples) -> None:
         """Insert the updates (their product starts at zero) and freeze the rest."""
         from peft import LoraConfig, get_peft_model
 
