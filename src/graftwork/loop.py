@@ -19,6 +19,7 @@ from torch import Tensor
 from graftwork import checkpoint, layers
 from graftwork.budget import Budget
 from graftwork.checkpoint import Progress
+from graftwork.dropout import quick_dropout
 from graftwork.evaluate import outputs, quick_score
 from graftwork.examples import Batch, Examples, cut_by_tokens
 from graftwork.features import Features, frozen_prefix
@@ -92,7 +93,7 @@ def train(model: TransferModel, train: Examples, validation: Examples, stage: St
     method = stage.method
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []))
-        _set_dropout(model, method.dropout)
+        stack.enter_context(quick_dropout(model.encoder, method.dropout))
         remap = None
         if can_compact(model.encoder) and any(p.requires_grad for p in _table(model)):
             remap = stack.enter_context(compact(model.encoder, np.concatenate([_used(train), _used(validation)])))
@@ -350,13 +351,6 @@ def _used(examples: Examples) -> np.ndarray:
 
 def _table(model: TransferModel) -> list[torch.nn.Parameter]:
     return list(model.encoder.get_input_embeddings().parameters())  # type: ignore[operator]
-
-
-def _set_dropout(model: TransferModel, rate: float | None) -> None:
-    if rate is not None:
-        for module in model.encoder.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = rate
 
 
 def _check_partition(model: TransferModel, weights: list[torch.nn.Parameter]) -> None:
