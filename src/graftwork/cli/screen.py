@@ -26,14 +26,21 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "blue", "done": "gre
 WIDE = 200
 
 
+class _Console(Console):
+    """rich's, but whoever runs the verb decides what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Screen:
     """Where a verb's words go. Text is never read as markup: it may be the user's."""
 
     def __init__(self, *, json: bool):
         self.json = json
         stream = sys.stderr if json else sys.stdout
-        self._people = Console(file=stream, highlight=False, width=None if stream.isatty() else WIDE)
-        self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._people = _Console(file=stream, highlight=False, width=None if stream.isatty() else WIDE)
+        self._errors = _Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """A line for people."""
@@ -154,7 +161,7 @@ class Screen:
 
     def progress(self) -> Meter:
         """A meter for a fit's events, on stderr."""
-        return Meter(Console(stderr=True, highlight=False))
+        return Meter(_Console(stderr=True, highlight=False))
 
 
 class Meter:

@@ -1,0 +1,500 @@
+"""What is typed reaches the verbs; what they say comes back as a sentence, one JSON object, and a true exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from graftwork.choice import InputError
+from graftwork.cli import asked, main
+from graftwork.cli.screen import Meter, duration
+from graftwork.run import Run
+
+VERBS = ("check", "fit", "resume", "evaluate", "predict", "runs", "report", "methods", "tasks", "models", "demo")
+HEAVY = ("torch", "transformers", "pyarrow", "pandas", "sklearn", "numpy", "pydantic")
+GRAFT = (sys.executable, "-c", "from graftwork.cli import main; main()")
+WORDS = (
+    "the",
+    "food",
+    "room",
+    "view",
+    "staff",
+    "lift",
+    "bed",
+    "was",
+    "good",
+    "great",
+    "bad",
+    "awful",
+    "today",
+    "again",
+)
+
+
+@dataclass
+class Outcome:
+    """What a call left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Stdout, which must be exactly one JSON object."""
+        assert self.out.count("\n") == 1
+        return json.loads(self.out)
+
+
+Graft = Callable[..., Outcome]
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """The exit code of what was typed, run in this process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["graft", *map(str, words)])
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture
+def graft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Graft:
+    """`graft(...)` as in a shell."""
+
+    def call(*words: object) -> Outcome:
+        code = typed(monkeypatch, *words)
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder: BERT with two layers of 16, random weights, a vocabulary of these tests' words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny")
+    vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=32, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 96 labelled sentences that nothing is wrong with."""
+    rows = [
+        (f"the {thing} was {what} {when} {other}", "good" if what in ("good", "great") else "bad")
+        for thing in ("food", "room", "view", "staff", "lift", "bed")
+        for what in ("good", "great", "bad", "awful")
+        for when in ("today", "again")
+        for other in ("food", "view")
+    ]
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    path.write_text("review,verdict\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory, tiny: Path, reviews: Path) -> tuple[Path, dict[str, Any]]:
+    """A finished run, and what `graft fit --json` said."""
+    folder = tmp_path_factory.mktemp("runs") / "reviews"
+    words = ("fit", reviews, "--model", tiny, "--budget", "8steps", "--out", folder, "--coverage", "0.9", "--json")
+    with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(io.StringIO()) as out:
+        said = typed(monkeypatch, *words)
+    assert said == 0
+    assert out.getvalue().count("\n") == 1
+    return folder, json.loads(out.getvalue())
+
+
+# The shell
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy():
+    code = f"""
+import sys
+from graftwork.cli import main
+try:
+    main()
+except SystemExit:
+    print(sorted(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)
+"""
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.stderr.strip() == "[]"
+        assert all(verb in done.stdout for verb in VERBS)
+    assert min(spent) < 0.7  # of the processor: the wall clock measures the neighbours too
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_json_and_documents_its_keys(graft: Graft, verb: str):
+    said = graft(verb, "--help")
+    assert said.code == 0
+    assert "--json" in said.out
+    assert "With --json:" in said.out
+
+
+def test_the_version_and_no_words_at_all(graft: Graft):
+    from graftwork import __version__
+
+    assert graft("--version").out == f"{__version__}\n"
+    assert "Usage: graft" in graft().out
+
+
+def test_the_shell_completes_verbs():
+    wish = {"_GRAFT_COMPLETE": "complete_bash", "COMP_WORDS": "graft ev", "COMP_CWORD": "1"}
+    done = subprocess.run(GRAFT, env=os.environ | wish, capture_output=True, text=True)
+    assert done.stdout.split() == ["evaluate"]
+
+
+def test_a_reader_who_has_seen_enough_is_not_bothered():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*GRAFT, "models"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# From data to answers
+
+
+def test_fit_scores_test_and_answers_with_one_object(fitted: tuple[Path, dict[str, Any]]):
+    folder, said = fitted
+    assert said["run"] == str(folder)
+    assert said["state"] == Run.open(folder).state == "done"
+    assert set(said["metrics"]) == {"validation", "test"}
+    assert said["happened"]["steps"] == 8
+    assert Path(said["report"]).read_text().startswith("<!doctype html>")
+    assert Run.open(folder).asked["coverage"] == 0.9
+
+
+def test_fit_tells_people_where_the_run_and_the_report_are(graft: Graft, tiny: Path, reviews: Path, tmp_path: Path):
+    said = graft(
+        "fit", reviews, "--model", tiny, "--method", "linear-probe", "--out", tmp_path / "run", "--no-evaluate"
+    )
+    assert said.code == 0
+    assert f"Report:  {tmp_path / 'run' / 'report.html'}" in said.out
+    assert "accuracy" in said.out
+    assert "Stage 1/1: linear-probe" in said.err
+    assert "test" not in Run.open(tmp_path / "run").metrics
+
+
+def test_a_run_file_asks_and_what_is_typed_wins(graft: Graft, tiny: Path, reviews: Path, tmp_path: Path):
+    file = tmp_path / "run.yaml"
+    wish = {"model": str(tiny), "data": str(reviews), "budget": "50steps", "seed": 7}
+    wish["method"] = [{"top-layers": {"blocks": 1}}, "full-fine-tuning"]
+    file.write_text(json.dumps(wish))  # every JSON is YAML
+    words = ("--budget", "4steps", "--set", "blocks=2", "--set", "full-fine-tuning.lr=1e-3", "--max-tokens", 512)
+    said = graft("fit", file, *words, "--out", tmp_path / "run", "--json").json
+    asked = Run.open(said["run"]).asked
+    assert (asked["budget"], asked["seed"], asked["hardware"]["max_tokens"]) == ("4steps", 7, 512)
+    assert asked["method"][0]["top-layers"]["blocks"] == 2
+    assert asked["method"][1]["full-fine-tuning"]["lr"] == 1e-3
+
+
+def test_predict_answers_a_text(graft: Graft, fitted: tuple[Path, dict[str, Any]]):
+    folder, _ = fitted
+    [answer] = graft("predict", folder, "the food was great", "--json").json["predictions"]
+    assert answer["label"] in ("good", "bad")
+    assert set(answer) == {"text", "label", "confidence", "unsure", "probabilities"}
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    people = graft("predict", folder, "the food was great").out
+    assert f"→ {answer['label']}" in people
+
+
+def test_predict_answers_a_file_a_row_at_a_time(
+    graft: Graft, fitted: tuple[Path, dict[str, Any]], reviews: Path, tmp_path: Path
+):
+    folder, _ = fitted
+    lines = graft("predict", folder, reviews).out.splitlines()
+    assert lines[0] == "text,label,confidence,unsure"
+    assert len(lines) == 97
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the food was great\nthe bed was bad\n")
+    said = graft("predict", folder, texts, "--out", tmp_path / "answers.jsonl", "--json").json
+    assert said["rows"] == 2
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [answer["text"] for answer in answers] == ["the food was great", "the bed was bad"]
+
+
+def test_evaluate_scores_the_own_test_split_or_other_data(
+    graft: Graft, fitted: tuple[Path, dict[str, Any]], reviews: Path
+):
+    folder, said = fitted
+    own = graft("evaluate", folder, "--json").json
+    assert own["split"] == "test"
+    assert own["metrics"]["accuracy"] == said["metrics"]["test"]["accuracy"]
+    other = graft("evaluate", folder, reviews, "--text", "review", "--label", "verdict", "--json").json
+    assert other["rows"] == 96
+    assert other["report"] is None
+
+
+def test_runs_lists_states_and_scores(graft: Graft, fitted: tuple[Path, dict[str, Any]], tmp_path: Path):
+    folder, _ = fitted
+    [row] = graft("runs", folder.parent, "--json").json["runs"]
+    assert (row["state"], row["method"]) == ("done", "full-fine-tuning")
+    assert "per_class" not in row["metrics"]["test"]
+    people = graft("runs", folder.parent).out
+    assert "done" in people
+    assert "test accuracy" in people
+    assert "No runs" in graft("runs", tmp_path).out
+
+
+def test_report_says_where_the_page_is(graft: Graft, fitted: tuple[Path, dict[str, Any]]):
+    folder, _ = fitted
+    assert graft("report", folder).out.strip() == str(folder / "report.html")
+    assert graft("report", folder, "--json").json["report"] == str(folder / "report.html")
+
+
+def test_check_names_what_is_wrong_and_exits_2(graft: Graft, tiny: Path, reviews: Path, tmp_path: Path):
+    fine = graft("check", reviews, "--model", tiny, "--json")
+    assert fine.code == 0
+    assert fine.json["data"]["text"] == "review"
+    broken = tmp_path / "broken.csv"
+    broken.write_text(reviews.read_text() + "too,many,cells\n")
+    said = graft("check", broken, "--model", tiny, "--json")
+    assert said.code == 2
+    assert "ragged-line" in [finding["code"] for finding in said.json["findings"]]
+    assert "ragged-line" in graft("check", broken, "--model", tiny).out
+
+
+def test_catalogues_print_every_field_with_range_default_and_sentence(graft: Graft):
+    names = [row["name"] for row in graft("methods", "--json").json["methods"]]
+    assert {"full-fine-tuning", "linear-probe", "top-layers", "lora"} <= set(names)
+    [lora] = graft("methods", "lora", "--json").json["methods"]
+    rank = next(field for field in lora["fields"] if field["name"] == "rank")
+    assert (rank["range"], rank["default"]) == ("in [1, inf)", 8)
+    assert all(field["sentence"] for field in lora["fields"])
+    people = graft("methods", "lora").out
+    assert "Hu et al. 2021" in people
+    assert "an integer in [1, inf)" in people
+    assert [row["name"] for row in graft("tasks", "--json").json["tasks"]] == ["classification", "tagging"]
+    [model] = graft("models", "minilm", "--json").json["models"]
+    assert (model["layers"], model["width"]) == (6, 384)
+
+
+# Wrong input
+
+
+WRONG = {
+    "no-data": (("fit", "nowhere.csv"), "nowhere.csv"),
+    "no-run": (("predict", "nowhere", "text"), "no run folder"),
+    "no-file": (("predict", "RUN", "texts.csv"), "no file 'texts.csv'"),
+    "no-argument": (("fit",), "Missing argument"),
+    "unknown-option": (("fit", "DATA", "--bugdet", "3epochs"), "No such option"),
+    "unknown-verb": (("fti", "DATA"), "No such command"),
+    "bad-number": (("fit", "DATA", "--seed", "many"), "Invalid value"),
+    "bad-budget": (("fit", "DATA", "--budget", "3 weeks"), "not understood"),
+    "unknown-method": (("fit", "DATA", "--method", "lroa"), "Did you mean 'lora'"),
+    "unknown-field": (("fit", "DATA", "--method", "lora", "--set", "rnak=4"), "Did you mean 'rank'"),
+    "bad-value": (("fit", "DATA", "--method", "lora", "--set", "rank=0"), "in [1, inf)"),
+    "not-a-setting": (("fit", "DATA", "--set", "rank"), "Write field=value"),
+    "unknown-model": (("fit", "DATA", "--model", "minlm"), "Did you mean 'minilm'"),
+    "wrong-column": (("fit", "DATA", "--label", "verdit"), "verdit"),
+    "finished-run": (("fit", "DATA", "--out", "RUN"), "--force"),
+    "not-a-run": (("fit", "DATA", "--out", "."), "not a run"),
+    "data-options-alone": (("evaluate", "RUN", "--label", "x"), "belong to other data"),
+    "resume-a-finished-run": (("resume", "RUN"), "finished"),
+    "predictions-elsewhere": (("predict", "RUN", "a text", "--out", "answers.xls"), "must end in .csv or .jsonl"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_sentence_and_exit_2(
+    graft: Graft, fitted: tuple[Path, dict[str, Any]], reviews: Path, case: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    words, told = WRONG[case]
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    words = [{"DATA": reviews, "RUN": fitted[0]}.get(word, word) for word in words]
+    said = graft(*words)
+    assert said.code == 2
+    assert told in said.err
+    assert said.err.startswith("error: ")
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    program = graft(*words, "--json")
+    assert program.json["exit"] == program.code == 2
+    assert told in program.json["error"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]
+
+
+def test_broken_data_names_its_findings_to_programs(graft: Graft, tmp_path: Path):
+    empty = tmp_path / "empty.csv"
+    empty.write_text("")
+    said = graft("fit", empty, "--json")
+    assert said.code == 2
+    assert said.json["findings"][0]["severity"] == "error"
+
+
+# Failures and interruptions
+
+
+def test_a_run_that_fails_says_why_where_the_details_are_and_exits_1(
+    graft: Graft, tiny: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fall(*_: object, **__: object) -> None:
+        raise RuntimeError("the optimizer fell over")
+
+    monkeypatch.setattr("graftwork.fit.train", fall)
+    said = graft("fit", reviews, "--model", tiny, "--out", tmp_path / "run", "--json")
+    assert said.code == said.json["exit"] == 1
+    assert "the optimizer fell over" in said.err
+    assert "Traceback" not in said.err
+    assert "Traceback" in Path(said.json["log"]).read_text()
+    run = Run.open(tmp_path / "run")
+    assert run.state == "failed"
+    assert said.json["log"] == str(run.path / "log.txt")
+
+
+def test_a_failure_without_a_run_still_leaves_its_details(graft: Graft, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("graftwork.run.Run.list", lambda root: 1 / 0)
+    said = graft("runs")
+    assert said.code == 1
+    log = Path(said.err.split()[-1])
+    assert "ZeroDivisionError" in log.read_text()
+    log.unlink()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_says_how_to_resume_and_exits_130(
+    graft: Graft, tiny: Path, reviews: Path, tmp_path: Path, number: signal.Signals
+):
+    folder = tmp_path / "run"
+
+    def send() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (folder / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        while time.monotonic() < deadline and not Run(folder).events():
+            time.sleep(0.01)
+        if Run(folder).state == "running":
+            os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    said = graft("fit", reviews, "--model", tiny, "--budget", "150steps", "--out", folder, "--json")
+    sender.join()
+    assert said.code == said.json["exit"] == 130
+    assert said.json["run"] == str(folder)
+    assert f"graft resume {folder}" in said.err
+    assert Run.open(folder).state == "interrupted"
+    if number == signal.SIGTERM:
+        assert graft("resume", folder, "--json").json["happened"]["steps"] == 150
+
+
+# Words to arguments
+
+
+def test_settings_go_to_the_only_stage_that_has_the_field():
+    assert asked.with_settings("lora", ["rank=4", "lr=1e-3"]) == [{"lora": {"rank": 4, "lr": "1e-3"}}]
+    recipe = ["linear-probe", {"lora": {"alpha": 8}}]
+    assert asked.with_settings(recipe, ["rank=4"]) == [{"linear-probe": {}}, {"lora": {"alpha": 8, "rank": 4}}]
+    assert asked.with_settings("lora", ["lora.head-lr-factor=3"]) == [{"lora": {"head_lr_factor": 3}}]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("lr=1", r"Several stages have a field 'lr'. Say which: --set lora\.lr="),
+        ("rnak=1", "No stage has a field 'rnak'. Did you mean 'rank'"),
+        ("lroa.rank=1", "No stage is called 'lroa'. Did you mean 'lora'"),
+        ("=1", "is not understood"),
+    ],
+)
+def test_settings_that_could_mean_several_things_are_refused(setting: str, told: str):
+    with pytest.raises(InputError, match=told):
+        asked.with_settings(["lora", "full-fine-tuning"], [setting])
+
+
+def test_the_columns_of_a_file_to_predict_are_found_or_asked_for(tmp_path: Path):
+    file = tmp_path / "texts.csv"
+    file.write_text("review,verdict\nfine,good\n")
+    assert asked.inputs(str(file), column=None, usual_column="review") == ["fine"]
+    assert asked.inputs(str(file), column="verdict", usual_column="review") == ["good"]
+    with pytest.raises(InputError, match=r"no column 'txt'.*Known: review, verdict"):
+        asked.inputs(str(file), column=None, usual_column="txt")
+    file.write_text("message\nfine\n")
+    assert asked.inputs(str(file), column=None, usual_column="review") == ["fine"]
+
+
+def test_standard_input_is_a_text_a_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo.csv\n"))
+    assert asked.inputs("-", column=None, usual_column=None) == ["one", "two.csv"]
+
+
+def test_a_text_is_not_taken_for_a_file():
+    for text in ("Where is my card?", "I read about it in notes.txt", "x" * 5000, "3.5"):
+        assert asked.inputs(text, column=None, usual_column=None) == [text]
+
+
+# Progress
+
+
+def test_a_log_gets_a_line_now_and_then_and_every_message(monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    console = Console(file=io.StringIO(), width=200)
+    with Meter(console) as meter:
+        meter({"event": "stage", "message": "Stage 1/1: [bold]lora"})
+        for step in range(1, 31):
+            now += 1
+            meter(
+                {
+                    "event": "step",
+                    "step": step,
+                    "epoch": step / 10,
+                    "loss": 0.5,
+                    "fraction": step / 30,
+                    "seconds_left": 90,
+                }
+            )
+            if step == 5:
+                meter({"event": "evaluation", "step": step, "accuracy": 0.875})
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0] == "Stage 1/1: [bold]lora"
+    assert lines[1] == "33% · epoch 1.00 · loss 0.500 · validation accuracy 0.875 · 1 min 30 s left"
+    assert len(lines) == 4
+
+
+def test_a_terminal_gets_a_bar():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with Meter(console) as meter:
+        meter({"event": "step", "epoch": 1.0, "loss": 0.25, "fraction": 0.5, "examples_per_second": 310})
+    assert "310 examples/s" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_durations_read_as_people_say_them():
+    assert [duration(seconds) for seconds in (0.4, 59.6, 185, 7630)] == ["0 s", "1 min 0 s", "3 min 5 s", "2 h 7 min"]
