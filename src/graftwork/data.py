@@ -505,7 +505,10 @@ def _cut(
         train = splits["train"]
         leaves = splitting.cut(_strata(train), groups["train"], share * whole / len(train), seed)
         if not leaves.any() or leaves.all():
-            message = f"{number(len(train), 'row')} are too few to cut a {name} split of {share:.0%} from."
+            distinct = number(len(np.unique(groups["train"])), "distinct text")
+            message = (
+                f"{number(len(train), 'row')} with {distinct} are too few to cut a {name} split of {share:.0%} from."
+            )
             raise DataError([TOO_FEW_ROWS(message, fix=f"Add rows, give a {name} file, or cut none with {name}=0.")])
         splits[name], splits["train"] = train.where(leaves), train.where(~leaves)
         groups[name], groups["train"] = groups["train"][leaves], groups["train"][~leaves]

@@ -57,6 +57,7 @@ class Kind:
         KINDS[self.code] = self
 
     def __call__(self, message: str, *, where: str = "", rows: Iterable[int] = (), fix: str = "") -> Finding:
+        """A finding of this kind; of `rows` the first `ROWS_NAMED` are kept."""
         named = tuple(int(row) for row in rows)[:ROWS_NAMED]
         return Finding(self.code, self.severity, message, where, named, fix)
 
@@ -76,6 +77,11 @@ def number(count: int, noun: str) -> str:
     """`3 rows`, `1 row`: a count with its noun."""
     plural = noun + ("es" if noun.endswith(("s", "x", "ch")) else "s")
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def percent(share: float) -> str:
+    """A share in words that never says 0 % of something: `12.9%`, `under 0.1%`."""
+    return "under 0.1%" if 0 < share < 0.001 else f"{share:.1%}"
 
 
 def place(rows: Iterable[int], split: str, *, count: int | None = None) -> str:

@@ -164,7 +164,7 @@ def _is_meta(path: Path) -> bool:
 
 
 def _why_no_splits(folder: Path) -> str:
-    files = sorted(p.name for p in folder.glob("*") if p.is_file() and _format(p))
+    files = sorted(p.name for p in folder.glob("*") if p.is_file() and _format(p) not in ("", ".json"))
     inside = sorted(p.name for p in folder.glob("*") if p.is_dir() and any(_format(q) for q in p.glob("*")))
     if files:
         return f"The folder {folder} has no train file; it has {', '.join(files[:6])}: give one of them as the source."
@@ -338,7 +338,7 @@ _MAGIC = {
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
+def _open_bytes(path: Path) -> IO[bytes] | gzip.GzipFile:
     with path.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
     if path.suffix == ".gz" and not zipped:
@@ -363,20 +363,25 @@ def _lines(path: Path) -> Iterator[str]:
                 fix = "Run `git lfs pull`." if "LFS" in kind else "Export the data as CSV, JSON Lines or Parquet."
                 raise DataError([NOT_DATA(f"{path.name} is {kind}.", where=path.name, fix=fix)])
             encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
-            for line, text in enumerate(io.TextIOWrapper(stream, encoding, newline=""), 1):  # type: ignore[arg-type]
-                if "\0" in text:
-                    utf16 = start.count(b"\0") >= len(start) // 3
-                    message = f"{path.name} line {line} holds a NUL byte" + (
-                        " (UTF-16 without its mark?)." * utf16 or "."
-                    )
-                    fix = "Save the file as UTF-8." if utf16 else "Write the file again, or remove it: tr -d '\\0'."
-                    raise DataError([NULL_BYTES(message, where=f"{path.name} line {line}", fix=fix)])
-                yield text
+            with io.TextIOWrapper(stream, encoding, newline="") as texts:  # type: ignore[arg-type]
+                for line, text in enumerate(texts, 1):
+                    if "\0" in text:
+                        raise DataError([_say_null(path, line, utf16=start.count(b"\0") >= len(start) // 3)])
+                    yield text
     except UnicodeDecodeError as error:
         raise DataError([_locate(path, error)]) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         message = f"{path.name} is a damaged gzip file: {error}."
         raise DataError([CORRUPT_FILE(message, where=path.name, fix="Fetch or write it again.")]) from None
+
+
+def _say_null(path: Path, line: int, *, utf16: bool) -> Finding:
+    where = f"{path.name} line {line}"
+    if utf16:
+        return NULL_BYTES(
+            f"{where} holds NUL bytes: it is UTF-16 without its mark.", where=where, fix="Save it as UTF-8."
+        )
+    return NULL_BYTES(f"{where} holds a NUL byte.", where=where, fix="Write the file again, or use: tr -d '\\0'.")
 
 
 def _locate(path: Path, error: UnicodeDecodeError) -> Finding:

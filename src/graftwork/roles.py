@@ -56,6 +56,7 @@ MISSING_HEADER = Kind("missing-header", "error", "The first line looks like data
 COLUMNS_DIFFER = Kind("columns-differ", "error", "A split has other columns than train.")
 DIFFERENT_KEYS = Kind("different-keys", "error", "JSON lines lack the field that is the text or the label.")
 MIXED_TYPES = Kind("mixed-types", "error", "The label is a number in some rows and a text in others.")
+GUESSED_COLUMN = Kind("guessed-column", "warning", "A column's role was guessed from its content, not its name.")
 LISTS_AS_TEXT = Kind("lists-as-text", "error", "Lists are written as text, so words and labels cannot be told apart.")
 
 
@@ -207,7 +208,7 @@ def _sample(table: pa.Table, name: str) -> list[str]:
 
 
 def _look_for_header(reading: Reading, table: pa.Table) -> None:
-    """A first line that is data: no name is known, and a name is a sentence, a number, or one of its column's values."""
+    """A first line that is data: no name is known, and one is a sentence, a number, or a value of its column."""
     names = _names(table)
     known = {*TEXT_NAMES, *LABEL_NAMES, *WORDS_NAMES, *TAGS_NAMES}
     if any(name.lower() in known for name in names) or reading.kinds:
@@ -217,11 +218,10 @@ def _look_for_header(reading: Reading, table: pa.Table) -> None:
         common = len(set(cells)) <= max(2, len(cells) // 3)
         number_among_numbers = bool(re.fullmatch(r"-?\d+(\.\d+)?", name))
         if len(name.split()) > 6 or number_among_numbers or (common and name in cells):
-            message = (
-                f"The first line of {reading.files['train']} looks like data, not like column names: {names!r:.120}."
-            )
+            file = reading.files["train"]
+            message = f"The first line of {file} looks like data, not like column names: {names!r:.120}."
             fix = "Add a first line such as text,label."
-            raise DataError([MISSING_HEADER(message, where=f"{reading.files['train']} line 1", fix=fix)])
+            raise DataError([MISSING_HEADER(message, where=f"{file} line 1", fix=fix)])
 
 
 def _text_column(reading: Reading, table: pa.Table, taken: set[str], task: str | None = None) -> str:
@@ -237,12 +237,21 @@ def _text_column(reading: Reading, table: pa.Table, taken: set[str], task: str |
             return lower[known]
     lengths = {name: float(np.mean([len(cell) for cell in _sample(table, name)])) for name in names}
     lengths = {name: length for name, length in lengths.items() if length >= 10}
-    ranked = sorted(lengths, key=lambda name: -lengths[name])
+    ranked = sorted((name for name in lengths if name.lower() not in LABEL_NAMES), key=lambda name: -lengths[name])
     if ranked and (len(ranked) == 1 or lengths[ranked[0]] > 2 * lengths[ranked[1]]):
+        _say_guess(reading, ranked[0], "text", "its texts are by far the longest")
         return ranked[0]
     what = f"more than one that could be it ({', '.join(ranked[:4])})" if ranked else f"only {', '.join(names)}"
     message = f"No column of {reading.files['train']} is clearly the text: there is {what}."
-    raise DataError([NO_TEXT_COLUMN(message, where=reading.files["train"], fix="Say which: --text NAME.")])
+    fix = "Say which: --text NAME." + " For pairs of texts, join them into one column." * (len(ranked) > 1)
+    raise DataError([NO_TEXT_COLUMN(message, where=reading.files["train"], fix=fix)])
+
+
+def _say_guess(reading: Reading, name: str, role: str, why: str) -> None:
+    message = f"Column {name!r} was taken as the {role} because {why}."
+    reading.findings.append(
+        GUESSED_COLUMN(message, where=reading.files["train"], fix=f"Make sure, with --{role} NAME.")
+    )
 
 
 def _label_column(reading: Reading, table: pa.Table, text: str) -> str:
@@ -258,6 +267,7 @@ def _label_column(reading: Reading, table: pa.Table, text: str) -> str:
     samples = {name: _sample(table, name) for name in names}
     repeating = [name for name, cells in samples.items() if 1 < len(set(cells)) <= max(2, len(cells) // 2)]
     if len(repeating) == 1:
+        _say_guess(reading, repeating[0], "label", "it is the only one whose values repeat")
         return repeating[0]
     what = f"more than one that could be it ({', '.join(repeating[:4])})" if repeating else f"only {', '.join(names)}"
     message = f"No column of {reading.files['train']} is clearly the label: there is {what}."
@@ -281,13 +291,13 @@ def _check_shape(table: pa.Table, text: str, label: str, task: str) -> None:
 
 
 def _multi_label(table: pa.Table, label: str) -> tuple[bool, str]:
-    """Lists are; names joined by | are, where the parts recur: fewer distinct parts than distinct cells."""
+    """Lists are; names joined by | are, where the parts recur: no more distinct parts than distinct cells."""
     if _is_list(table, label):
         return True, "lists"
     whole = pc.unique(table[label]).drop_null()
     parts = pc.unique(pc.list_flatten(pc.split_pattern(whole, "|")))
     joined = pc.sum(pc.match_substring(whole, "|")).as_py() or 0
-    return bool(joined) and len(parts) < len(whole), "joined by |"
+    return bool(joined) and len(set(parts.to_pylist()) - {""}) <= len(whole), "joined by |"
 
 
 def _check_splits(reading: Reading, columns: Columns) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,9 @@ SHINGLE = 5
 """Characters in a shingle."""
 BINS, BANDS = 36, 6
 """One-permutation MinHash (Li, Owen & Zhang 2012): 36 bins read as 6 bands of 6. Two texts of similarity 0.9 share
-a band with probability 1 - (1 - 0.9^6)^6 = 0.99, two of similarity 0.5 with 0.09; all candidates are then verified."""
+a band with probability 1 - (1 - 0.9^6)^6 = 0.99, two of similarity 0.5 with 0.09; candidates are then compared."""
+VERIFIED = 20_000
+"""So many candidates are compared shingle by shingle; past them the share of equal bins decides (off by 0.05)."""
 CHARACTERS_AT_ONCE = 2_000_000
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -31,7 +34,7 @@ def normalise(text: str) -> str:
 
 
 def texts(column: pa.ChunkedArray) -> Iterator[list[str]]:
-    """The column's texts normalised, in batches of about `CHARACTERS_AT_ONCE` characters; words are joined by spaces."""
+    """The column's texts normalised, about `CHARACTERS_AT_ONCE` characters at a time; words are joined by spaces."""
     for chunk in column.chunks:
         mean = max(1, chunk.nbytes // max(1, len(chunk)))
         size = max(1, CHARACTERS_AT_ONCE // mean)
@@ -44,12 +47,14 @@ def keys(column: pa.ChunkedArray) -> np.ndarray:
     """A 64-bit hash of each normalised text: equal texts have equal keys: (rows,)."""
     import pandas as pd
 
-    parts = [pd.util.hash_array(np.array(batch, object), categorize=False) for batch in texts(column)]
+    hash_array: Any = pd.util.hash_array  # pyright: ignore[reportAttributeAccessIssue]
+
+    parts = [hash_array(np.array(batch, object), categorize=False) for batch in texts(column)]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
 
 def groups(columns: Iterable[pa.ChunkedArray]) -> np.ndarray:
-    """A group number for each row of all columns, one after another: same number, same or nearly the same text: (rows,).
+    """A group number for each row of all columns, one after another: equal for (nearly) equal texts: (rows,).
 
     Example:
         >>> column = pa.chunked_array([["Where is my card?", "where is  MY card?", "Hello there"]])
@@ -69,52 +74,44 @@ def groups(columns: Iterable[pa.ChunkedArray]) -> np.ndarray:
 
 def _near_leaders(columns: list[pa.ChunkedArray], wanted: np.ndarray) -> np.ndarray:
     """For each wanted text the position of the first one that is near-identical to it, through chains too."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     signatures = _signatures(columns, wanted)  # (distinct, BINS)
-    parent = np.arange(len(signatures))
-    reader = _TextAt(columns, np.flatnonzero(wanted))
-
-    def find(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
-    for left, right in _candidates(signatures):
-        a, b = find(int(left)), find(int(right))
-        if a != b and jaccard(reader[int(left)], reader[int(right)]) >= NEAR:
-            parent[max(a, b)] = min(a, b)
-    return (
-        np.array([find(i) for i in range(len(parent))], np.int64)
-        if (parent != np.arange(len(parent))).any()
-        else parent
-    )
+    pairs, likeness = _candidates(signatures)
+    near = likeness >= NEAR
+    text_at = _TextAt(columns, np.flatnonzero(wanted))
+    for index, (left, right) in enumerate(pairs[:VERIFIED]):
+        near[index] = jaccard(text_at[left], text_at[right]) >= NEAR
+    links = coo_array((np.ones(near.sum(), bool), pairs[near].T), shape=(len(signatures), len(signatures)))
+    _, component = connected_components(links, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return first[component]
 
 
-def _candidates(signatures: np.ndarray) -> np.ndarray:
-    """Pairs that share a band and agree in most bins: each row of a bucket with the bucket's first and its neighbour."""
-    pairs = []
-    width = BINS // BANDS
+def _candidates(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that share a band, and the share of bins they agree in: (pairs, 2) and (pairs,).
+
+    Of a bucket, each text is paired with the first and with its neighbour, so that a bucket of n costs 2n pairs.
+    """
+    width, count = BINS // BANDS, len(signatures)
+    found = np.zeros(0, np.int64)
     for band in range(BANDS):
-        part = signatures[:, band * width : (band + 1) * width]
-        code = np.zeros(len(part), np.uint64)
-        for column in part.T:
-            code = (code ^ column.astype(np.uint64)) * _MIX
+        code = np.zeros(count, np.uint64)
+        for column in signatures[:, band * width : (band + 1) * width].T:
+            code = (code ^ column) * _MIX
             code ^= code >> np.uint64(29)
         order = np.argsort(code, kind="stable")
-        ranked = code[order]
-        opens = np.r_[True, ranked[1:] != ranked[:-1]]
-        lead = order[np.maximum.accumulate(np.where(opens, np.arange(len(order)), 0))]
+        opens = np.r_[True, np.diff(code[order]) != 0][:count]
         inside = np.flatnonzero(~opens)
-        pairs.append(np.stack([lead[inside], order[inside]], 1))
-        pairs.append(np.stack([order[inside - 1], order[inside]], 1))
-    found = np.unique(np.sort(np.concatenate(pairs), 1), axis=0) if pairs else np.zeros((0, 2), np.int64)
-    agree = np.concatenate(
-        [
-            (signatures[block[:, 0]] == signatures[block[:, 1]]).mean(1)
-            for block in np.array_split(found, len(found) // 100_000 + 1)
-        ]
-    )
-    return found[agree >= NEAR - 0.2]
+        lead = np.maximum.accumulate(np.where(opens, np.arange(count), 0))[inside]
+        for other in (lead, inside - 1):
+            found = np.union1d(found, order[other] * count + order[inside])  # order is stable: the left is the smaller
+    pairs = np.stack([found // max(1, count), found % max(1, count)], 1)
+    blocks = np.array_split(pairs, len(pairs) // 100_000 + 1)
+    likeness = np.concatenate([(signatures[b[:, 0]] == signatures[b[:, 1]]).mean(1) for b in blocks])
+    promising = likeness >= NEAR - 0.2
+    return pairs[promising], likeness[promising]
 
 
 def _signatures(columns: list[pa.ChunkedArray], wanted: np.ndarray) -> np.ndarray:
@@ -174,7 +171,7 @@ class _TextAt:
         self.chunks = [chunk for column in columns for chunk in column.chunks]
         self.starts = np.cumsum([0, *(len(chunk) for chunk in self.chunks)])
 
-    def __getitem__(self, position: int) -> str:
+    def __getitem__(self, position: np.int64) -> str:
         row = self.rows[position]
         chunk = int(np.searchsorted(self.starts, row, "right")) - 1
         cell = self.chunks[chunk][int(row - self.starts[chunk])].as_py()

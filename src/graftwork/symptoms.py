@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from graftwork import splitting
 from graftwork.data import Data, Split, conflicting, empty_inputs, empty_labels, repeated
-from graftwork.finding import Finding, Kind, Severity, number, place
+from graftwork.finding import Finding, Kind, Severity, number, percent, place
 
 if TYPE_CHECKING:
     from graftwork.modalities.text import Text
@@ -64,6 +64,12 @@ class Case:
         return self.data.task == "classification" and not self.data.multi_label
 
     @cached_property
+    def has_classes(self) -> bool:
+        """Whether the labels can be classes at all; numbers and ids get one error, not one for each consequence."""
+        distinct = len(self.train.counts)
+        return not self.single or not (_is_measured(self.train) or (distinct > 10 and distinct > 0.8 * len(self.train)))
+
+    @cached_property
     def texts(self) -> dict[str, pa.ChunkedArray]:
         """The inputs of each split as text; words joined by spaces."""
         columns = {name: split.table["input"] for name, split in self.data.splits.items()}
@@ -80,13 +86,13 @@ class Case:
 
     @cached_property
     def tokens(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """For each split: tokens of each row before any cut, special ones included, and unknown pieces. Two (rows,)."""
+        """For each split: tokens of each row before any cut, special ones included, and unknown pieces."""
         assert self.text is not None
         return {name: _count_tokens(split, self.text) for name, split in self.data.splits.items()}
 
     @cached_property
     def sample(self) -> tuple[list[str], list[str]]:
-        """Up to `SAMPLE` train texts and labels, evenly spaced. (single label only)"""
+        """Up to `SAMPLE` train texts and labels, evenly spaced; single label only."""
         at = np.unique(np.linspace(0, len(self.train) - 1, SAMPLE).astype(np.int64))
         return [text.casefold() for text in self.train.inputs(at)], self.train.labels(at)
 
@@ -130,7 +136,7 @@ def _rows(split: Split, mask: np.ndarray, name: str) -> dict[str, Any]:
 
 def _some(names: list[str], limit: int = 5) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more
+    return ", ".join(repr(name if len(name) <= 40 else name[:37] + "...") for name in names[:limit]) + more
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
@@ -161,7 +167,7 @@ def _short_text(say: Kind, case: Case) -> Iterator[Finding]:
     lengths = pc.utf8_length(pc.utf8_trim_whitespace(case.texts["train"])).to_numpy()
     mask = (lengths < 3) & (lengths > 0)
     if mask.mean() > 0.02:
-        message = f"{number(int(mask.sum()), 'text')} ({mask.mean():.0%}) of train have fewer than three characters."
+        message = f"{number(int(mask.sum()), 'text')} ({percent(mask.mean())}) of train under three characters."
         yield say(message, **_rows(case.train, mask, "train"), fix="Look at them: is the text column the right one?")
 
 
@@ -173,7 +179,7 @@ def _pattern(code: str, sentence: str, pattern: str, what: str, fix: str, least:
         for name, split in case.labelled.items():
             mask = pc.match_substring_regex(case.texts[name], pattern).to_numpy()
             if mask.mean() > least:
-                message = f"{number(int(mask.sum()), 'text')} ({mask.mean():.1%}) of {name} hold {what}."
+                message = f"{number(int(mask.sum()), 'text')} ({percent(mask.mean())}) of {name} with {what}."
                 yield say(message, **_rows(split, mask, name), fix=fix)
 
 
@@ -320,7 +326,7 @@ def _repeated_label(say: Kind, case: Case) -> Iterator[Finding]:
 @symptom("ids-as-labels", "error", "Nearly every row has a label of its own: the column is an id, not a class.")
 def _ids_as_labels(say: Kind, case: Case) -> Iterator[Finding]:
     distinct = len(case.train.counts)
-    if case.single and distinct > 10 and distinct > 0.8 * len(case.train) and not _copies(case) and not _numeric(case):
+    if not case.has_classes and not _is_measured(case.train) and not _copies(case):
         message = f"{distinct:,} different labels in {number(len(case.train), 'row')} of train."
         yield say(message, where="train", fix="Say which column is the label: --label NAME.")
 
@@ -328,19 +334,17 @@ def _ids_as_labels(say: Kind, case: Case) -> Iterator[Finding]:
 @symptom("numeric-label", "error", "The label is a number of many values: that is regression, not classification.")
 def _numeric_label(say: Kind, case: Case) -> Iterator[Finding]:
     names = list(case.train.counts)
-    if (
-        case.single
-        and _numeric(case)
-        and (len(names) > 100 or (len(names) > 20 and any("." in name for name in names)))
-    ):
-        message = (
-            f"Column {case.data.columns.label!r} holds {len(names):,} different numbers, such as {_some(names, 3)}."
-        )
+    if case.single and _is_measured(case.train):
+        column = case.data.columns.label
+        message = f"Column {column!r} holds {len(names):,} different numbers, such as {_some(names, 3)}."
         yield say(message, where="train", fix="Cut them into a few classes, or choose another column: --label NAME.")
 
 
-def _numeric(case: Case) -> bool:
-    return all(re.fullmatch(r"[+-]?\d*\.?\d+(e[+-]?\d+)?", name.strip()) for name in case.train.counts if name)
+def _is_measured(split: Split) -> bool:
+    """Whether the labels are a measured quantity: all numbers, and many of them, or several with decimals."""
+    names = [name.strip() for name in split.counts if name]
+    enough = len(names) > 100 or (len(names) > 20 and any("." in name for name in names))
+    return enough and all(re.fullmatch(r"[+-]?\d*\.?\d+(e[+-]?\d+)?", name) for name in names)
 
 
 @symptom("label-is-text", "error", "The label is a copy of the text.")
@@ -372,6 +376,8 @@ def _swapped_columns(say: Kind, case: Case) -> Iterator[Finding]:
 
 @symptom("unknown-test-label", "error", "Labels of test never occur in train or validation: no model can predict them.")
 def _unknown_test_label(say: Kind, case: Case) -> Iterator[Finding]:
+    if not case.has_classes:
+        return
     if "test" in case.data:
         test = case.data["test"]
         strange = [name for name in test.counts if name and name not in case.data.labels]
@@ -383,6 +389,8 @@ def _unknown_test_label(say: Kind, case: Case) -> Iterator[Finding]:
 
 @symptom("class-missing-from-split", "warning", "A class of the data does not occur in one of its splits.")
 def _class_missing(say: Kind, case: Case) -> Iterator[Finding]:
+    if not case.has_classes:
+        return
     for name, split in case.labelled.items():
         if not empty_labels(split).all():
             missing = [label for label in case.data.labels if label not in split.counts]
@@ -394,8 +402,10 @@ def _class_missing(say: Kind, case: Case) -> Iterator[Finding]:
 
 @symptom("small-class", "warning", "A class has too few train rows to be learned.")
 def _small_class(say: Kind, case: Case) -> Iterator[Finding]:
+    if not case.has_classes:
+        return
     small = {name: n for name, n in case.train.counts.items() if n < SMALL_CLASS and name not in ("", "O")}
-    if small and not (case.single and len(small) > 0.8 * len(case.train)):
+    if small:
         listed = ", ".join(f"{name!r} ({n})" for name, n in sorted(small.items(), key=lambda item: item[1])[:5])
         have = f"{number(len(small), 'class')} with fewer than {SMALL_CLASS} train rows"
         yield say(
@@ -405,6 +415,8 @@ def _small_class(say: Kind, case: Case) -> Iterator[Finding]:
 
 @symptom("imbalance", "warning", "The largest class is many times the smallest: accuracy will flatter.")
 def _imbalance(say: Kind, case: Case) -> Iterator[Finding]:
+    if not case.has_classes:
+        return
     counts = {name: n for name, n in case.train.counts.items() if name not in ("", "O")}
     if case.data.task == "classification" and len(counts) > 1:
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
@@ -415,6 +427,8 @@ def _imbalance(say: Kind, case: Case) -> Iterator[Finding]:
 
 @symptom("class-shift", "warning", "The classes are mixed in other proportions in a split than in train.")
 def _class_shift(say: Kind, case: Case) -> Iterator[Finding]:
+    if not case.has_classes:
+        return
     for name, split in case.labelled.items():
         here, there = _proportions(split), _proportions(case.train)
         if name != "train" and here and case.data.task == "classification" and len(split) >= SMALL_TEST:
@@ -485,6 +499,8 @@ def _marker_word(say: Kind, case: Case) -> Iterator[Finding]:
 
 @symptom("conflicting-labels", "warning", "The same text has different labels.")
 def _conflicting_labels(say: Kind, case: Case) -> Iterator[Finding]:
+    if not case.has_classes:
+        return
     mask = conflicting(case.train) & ~empty_inputs(case.train)
     if mask.any():
         texts = len(np.unique(case.train.keys[mask]))
@@ -496,7 +512,7 @@ def _conflicting_labels(say: Kind, case: Case) -> Iterator[Finding]:
 def _duplicates(say: Kind, case: Case) -> Iterator[Finding]:
     mask = repeated(case.train) & ~empty_inputs(case.train)
     if mask.any():
-        message = f"{number(int(mask.sum()), 'row')} of train ({mask.mean():.1%}) repeat earlier ones."
+        message = f"Repetitions of earlier rows in train: {number(int(mask.sum()), 'row')} ({percent(mask.mean())})."
         yield say(message, **_rows(case.train, mask, "train"), fix="They weigh double; --drop duplicates removes them.")
 
 
@@ -510,7 +526,7 @@ def _near_duplicates(say: Kind, case: Case) -> Iterator[Finding]:
     exact = np.ones(len(group), bool)
     exact[first] = False
     if (mask := again & ~exact & ~empty_inputs(split)).any():
-        message = f"{number(int(mask.sum()), 'text')} of train ({mask.mean():.1%}) nearly repeat another one."
+        message = f"Near-repetitions in train: {number(int(mask.sum()), 'text')} ({percent(mask.mean())})."
         yield say(message, **_rows(split, mask, "train"), fix="They stay on one side of every cut that is made here.")
 
 
@@ -520,7 +536,7 @@ def _overlap(say: Kind, case: Case) -> Iterator[Finding]:
         split = case.data[name]
         mask = np.isin(split.keys, case.data[other].keys) & ~empty_inputs(split)
         if mask.any():
-            message = f"{number(int(mask.sum()), 'text')} of {name} ({mask.mean():.1%}) also in {other}."
+            message = f"{number(int(mask.sum()), 'text')} of {name} ({percent(mask.mean())}) also in {other}."
             fix = (
                 "Remove them from train with --drop overlap."
                 if other == "train"
@@ -536,9 +552,8 @@ def _near_overlap(say: Kind, case: Case) -> Iterator[Finding]:
         near = np.isin(case.groups[name], case.groups[other])
         mask = near & ~np.isin(split.keys, case.data[other].keys) & ~empty_inputs(split)
         if mask.any():
-            message = (
-                f"{number(int(mask.sum()), 'text')} of {name} ({mask.mean():.1%}) nearly the same as one in {other}."
-            )
+            count = f"{number(int(mask.sum()), 'text')} of {name} ({percent(mask.mean())})"
+            message = f"{count} nearly the same as one in {other}."
             yield say(message, **_rows(split, mask, name), fix="Scores flatter by about that much; look at them.")
 
 
@@ -601,9 +616,7 @@ def _tag_prefix(say: Kind, case: Case) -> Iterator[Finding]:
         )
 
 
-@symptom(
-    "tags-not-iob2", "error", "An entity begins with I- instead of B-: the tags are IOB1, and scores would be wrong."
-)
+@symptom("tags-not-iob2", "error", "An entity begins with I- instead of B-, as in IOB1: scores would be wrong.")
 def _tags_not_iob2(say: Kind, case: Case) -> Iterator[Finding]:
     if any(re.match(r"[BI]-", tag) for tag in _tags(case)):
         for name, split in case.labelled.items():
@@ -649,8 +662,8 @@ def _truncation(say: Kind, case: Case) -> Iterator[Finding]:
             if mask.any():
                 lost = int((lengths[mask] - limit).sum())
                 message = (
-                    f"{number(int(mask.sum()), 'row')} of {name} ({mask.mean():.1%}) longer than {limit} tokens; "
-                    f"{lost:,} of {int(lengths.sum()):,} tokens ({lost / lengths.sum():.1%}) are not read."
+                    f"{number(int(mask.sum()), 'row')} of {name} ({percent(mask.mean())}) longer than {limit} tokens; "
+                    f"{lost:,} of {int(lengths.sum()):,} tokens ({percent(lost / lengths.sum())}) are not read."
                 )
                 fix = "Shorten the texts so that what matters comes first; the ledger has the loss a class."
                 yield say(message, **_rows(split, mask, name), fix=fix)
@@ -674,8 +687,9 @@ def _unknown_pieces(say: Kind, case: Case) -> Iterator[Finding]:
             share = unknown.sum() / max(1, lengths.sum())
             if share > 0.01 or (unknown > 0.3 * lengths).mean() > 0.01:
                 mask = unknown > 0
-                rows = f"{number(int(mask.sum()), 'row')} of {name}"
-                message = f"{share:.1%} of the tokens of {name} are unknown pieces, in {rows}: {_unread(split, mask, case.text)}."
+                words = _unread(split, mask, case.text)
+                rows = f"in {number(int(mask.sum()), 'row')}: {words}"
+                message = f"{percent(share)} of the tokens of {name} are unknown pieces, {rows}."
                 yield say(message, **_rows(split, mask, name), fix="Choose a model made for this script or language.")
 
 
@@ -685,8 +699,8 @@ def _unread(split: Split, mask: np.ndarray, text: Text) -> str:
     counts: Counter[str] = Counter()
     for given, encoding in zip(inputs, text.encodings(inputs), strict=True):
         for piece, (start, end), word in zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True):
-            if piece == text.unknown_id:
-                counts[given[word] if isinstance(given, list) and word is not None else given[start:end]] += 1
+            if piece == text.unknown_id and word is not None:
+                counts[given[start:end] if isinstance(given, str) else given[word]] += 1
     return _some([word for word, _ in counts.most_common(5)])
 
 
