@@ -425,6 +425,20 @@ def test_settings_go_to_the_only_stage_that_has_the_field():
     assert asked.with_settings("lora", ["lora.head-lr-factor=3"]) == [{"lora": {"head_lr_factor": 3}}]
 
 
+def test_what_was_not_typed_is_left_to_the_verb():
+    nothing = {"data": {}, "methods": None, "settings": None, "hardware": {}}
+    plain = asked.request("a.csv", **nothing, seed=None)
+    assert plain == {"data": {"source": "a.csv"}, "hardware": {}, "method": "full-fine-tuning"}
+    tagging = asked.request("a.csv", **nothing | {"data": {"text": "words"}}, task="tagging", seed=3)
+    assert tagging["data"] == {"task": "tagging", "source": "a.csv", "text": "words"}
+    assert (tagging["task"], tagging["seed"]) == ("tagging", 3)
+    assert asked.load_options(drop=["empty,ragged", "overlap"], validation="0.2", test="test.csv", text=None) == {
+        "drop": ["empty", "ragged", "overlap"],
+        "validation": 0.2,
+        "test": "test.csv",
+    }
+
+
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
@@ -485,15 +499,26 @@ def test_a_log_gets_a_line_now_and_then_and_every_message(monkeypatch: pytest.Mo
                 meter({"event": "evaluation", "step": step, "accuracy": 0.875})
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0] == "Stage 1/1: [bold]lora"
-    assert lines[1] == "33% · epoch 1.00 · loss 0.500 · validation accuracy 0.875 · 1 min 30 s left"
+    assert lines[1] == "33%  epoch 1.00  loss 0.500  validation 0.875  90 s left"
     assert len(lines) == 4
 
 
-def test_a_terminal_gets_a_bar():
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+def test_a_terminal_of_80_columns_holds_the_bar_and_its_numbers():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
     with Meter(console) as meter:
-        meter({"event": "step", "epoch": 1.0, "loss": 0.25, "fraction": 0.5, "examples_per_second": 310})
-    assert "310 examples/s" in console.file.getvalue()  # type: ignore[attr-defined]
+        meter({"event": "evaluation", "accuracy": 0.912})
+        meter(
+            {
+                "event": "step",
+                "epoch": 10.0,
+                "loss": 0.25,
+                "fraction": 0.5,
+                "examples_per_second": 1310,
+                "seconds_left": 7200,
+            }
+        )
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "epoch 10.00  loss 0.250  validation 0.912  1310 rows/s  120 min left" in said
 
 
 def test_durations_read_as_people_say_them():

@@ -278,13 +278,13 @@ def test_readers_beside_a_writer_always_see_a_whole_run(run: Run):
 import sys
 from graftwork.run import Run
 run = Run.open(sys.argv[1])
-for step in range(200):
+for step in range(60):
     run.update(happened={"steps": step, "padding": "x" * 20000})
 """
     writer = in_another_process(code, run.path)
     while writer.poll() is None:
         assert is_run(run.path)
-    assert run.happened["steps"] == 199
+    assert run.happened["steps"] == 59
     assert writer.stdout is not None
     writer.stdout.close()
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 # Sized for two CPU cores: with everything around the fit, the demo ends within two minutes.
 DEMO_BUDGET = "45s"
-DEMO_SENTENCE = "Return a random integer between two limits, both included."
+DEMO_SENTENCE = "Wait until all the tasks of the group have finished."
 
 app = typer.Typer(
     name="graft",
@@ -182,7 +182,8 @@ def fit(
         seed=seed, coverage=coverage, out=out and str(out),
     )  # fmt: skip
     screen = _screen(as_json)
-    run = _fit(screen, asked, force=force, evaluate=evaluate)
+    run = _fit(screen, asked, force=force)
+    _score_and_show(screen, run, evaluate=evaluate)
     screen.answer(**_told(run))
 
 
@@ -346,8 +347,10 @@ def demo(
     checked = check("pydocs").as_dict()
     screen.findings(checked["findings"])
     screen.data(checked)
-    screen.say(f"\n2/4  fit: full fine-tuning of the embedded model, for {budget}; 3/4  evaluate", "bold")
-    run = _fit(screen, known(data="pydocs", budget=budget, out=out and str(out)), force=force, evaluate=True)
+    screen.say(f"\n2/4  fit: full fine-tuning of the embedded model, for {budget}", "bold")
+    run = _fit(screen, known(data="pydocs", budget=budget, out=out and str(out)), force=force)
+    screen.say("\n3/4  evaluate: on texts it has not seen", "bold")
+    _score_and_show(screen, run, evaluate=True)
     screen.say("\n4/4  predict", "bold")
     if text is None and sys.stdin.isatty() and not as_json:
         text = typer.prompt("Type a sentence about a piece of a program", default=DEMO_SENTENCE)
@@ -368,13 +371,11 @@ def _screen(as_json: bool) -> Screen:
     return Screen(json=as_json)
 
 
-def _fit(screen: Screen, asked: dict[str, Any], *, force: bool, evaluate: bool) -> Run:
+def _fit(screen: Screen, asked: dict[str, Any], *, force: bool) -> Run:
     from graftwork.fit import fit
 
     with screen.progress() as meter:
-        run = fit(**asked, force=force, on_event=meter)
-    _score_and_show(screen, run, evaluate=evaluate)
-    return run
+        return fit(**asked, force=force, on_event=meter)
 
 
 def _score_and_show(screen: Screen, run: Run, *, evaluate: bool) -> None:

@@ -49,7 +49,8 @@ def request(
     asked |= known(**others)
     if isinstance(asked["data"], str):
         asked["data"] = {"source": asked["data"]}
-    asked["data"] = {**asked["data"], **data}
+    # Reading the data depends on the task, where it is not left to be inferred.
+    asked["data"] = {**known(task=asked.get("task")), **asked["data"], **data}
     asked["hardware"] = {**asked.get("hardware", {}), **hardware}
     asked["method"] = words(methods) or asked.get("method") or DEFAULT_METHOD
     if settings:

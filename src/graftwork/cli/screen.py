@@ -173,17 +173,12 @@ class Meter:
     def __init__(self, console: Console):
         self._console = console
         self._latest: dict[str, Any] = {}
-        self._score = ""
+        self._score: float | None = None
         self._said_at = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(24),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[said]}"),
-            )
+            columns = (BarColumn(8), TaskProgressColumn(), TextColumn("{task.fields[said]}"))
             self._bar = Progress(*columns, console=console, transient=True)
 
     def __enter__(self) -> Meter:
@@ -203,9 +198,7 @@ class Meter:
         if event["event"] == "step":
             self._latest = dict(event)
         elif event["event"] == "evaluation":
-            self._score = next(
-                (f"validation {_words(name)} {event[name]:.3f}" for name in SCORES if event.get(name) is not None), ""
-            )
+            self._score = next((event[name] for name in SCORES if event.get(name) is not None), None)
         elif event.get("message"):
             self._console.print(event["message"], markup=False)
         self._draw()
@@ -216,19 +209,21 @@ class Meter:
         elif self._latest and time.monotonic() - self._said_at >= SECONDS_BETWEEN_LINES:
             self._said_at = time.monotonic()
             self._console.print(
-                f"{self._latest.get('fraction') or 0:.0%} · {self._line()}", markup=False, soft_wrap=True
+                f"{self._latest.get('fraction') or 0:.0%}  {self._line()}", markup=False, soft_wrap=True
             )
 
     def _line(self) -> str:
+        """At most 64 characters, so that it and the bar fit on a terminal of 80."""
         event = self._latest
+        left = event.get("seconds_left")
         parts = (
             f"epoch {event['epoch']:.2f}" if "epoch" in event else "",
             f"loss {event['loss']:.3f}" if event.get("loss") is not None else "",
-            self._score,
-            f"{event['examples_per_second']:.0f} examples/s" if event.get("examples_per_second") else "",
-            f"{duration(event['seconds_left'])} left" if event.get("seconds_left") is not None else "",
+            f"validation {self._score:.3f}" if self._score is not None else "",
+            f"{event['examples_per_second']:.0f} rows/s" if event.get("examples_per_second") else "",
+            "" if left is None else f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left",
         )
-        return " · ".join(part for part in parts if part)
+        return "  ".join(part for part in parts if part)
 
 
 def duration(seconds: float) -> str:
