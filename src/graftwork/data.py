@@ -346,7 +346,7 @@ def _known_drops(drop: Iterable[str]) -> tuple[str, ...]:
 
 def _read(source: Any) -> Reading:
     """`read`, and the embedded data set."""
-    if source == "pydocs" and not Path("pydocs").exists():
+    if isinstance(source, str) and source == "pydocs" and not Path(source).exists():
         from graftwork.pydocs import records
 
         reading = read({"train": records()})

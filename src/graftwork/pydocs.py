@@ -19,7 +19,7 @@ MODULES = 20
 CHARACTERS = range(20, 401)
 """Shorter first paragraphs say too little, longer ones are tables and grammars."""
 PER_MODULE = 250
-NOT_EVERYWHERE = {"distutils", "ensurepip", "idlelib", "lib2to3", "tkinter", "turtledemo"}
+NOT_EVERYWHERE = {"distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtledemo"}
 """Left out: packages that some versions and installations of Python 3.11 to 3.14 do not have."""
 
 
@@ -45,28 +45,28 @@ def records() -> tuple[dict[str, str], ...]:
 
 def _paragraphs(library: Path) -> Iterator[tuple[str, str]]:
     """(module, first paragraph) of every docstring of fitting length in the public modules of `library`."""
-    for file in sorted(library.rglob("*.py"), key=lambda file: file.relative_to(library).parts):
-        parts = file.relative_to(library).parts
-        module = parts[0].removesuffix(".py")
-        if not _is_public(module) or {"test", "tests", "site-packages", "dist-packages"} & set(parts[:-1]):
-            continue
-        for node in _documented(_parsed(file)):
-            text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-            if len(text) in CHARACTERS:
-                yield module, text
+    for top in sorted(library.iterdir()):
+        if _is_public(top.name.removesuffix(".py")):
+            for file in sorted(top.rglob("*.py")) if top.is_dir() else [top]:
+                if file.suffix == ".py" and not {"test", "tests"} & set(file.relative_to(library).parts[:-1]):
+                    for node in _documented(_parsed(file)):
+                        text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+                        if len(text) in CHARACTERS:
+                            yield top.name.removesuffix(".py"), text
 
 
 def _documented(node: ast.AST) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The module, classes and functions, in the order of the source; statements only, for expressions hold none."""
+    """The module, classes and functions, in the order of the source."""
     if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
         yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.stmt, ast.excepthandler)):
-            yield from _documented(child)
+    for block in ("body", "handlers", "orelse", "finalbody"):
+        for child in getattr(node, block, ()):
+            if hasattr(child, "body"):
+                yield from _documented(child)
 
 
 def _is_public(module: str) -> bool:
-    return not module.startswith("_") and module.isidentifier() and module not in NOT_EVERYWHERE
+    return module.isidentifier() and not module.startswith("_") and module not in NOT_EVERYWHERE
 
 
 def _parsed(file: Path) -> ast.Module:
