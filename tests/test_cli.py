@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from graftwork.choice import InputError
 from graftwork.cli import asked, main
-from graftwork.cli.screen import Meter, duration
+from graftwork.cli.screen import Meter, Screen, duration
 from graftwork.run import Run
 
 VERBS = ("check", "fit", "resume", "evaluate", "predict", "runs", "report", "methods", "tasks", "models", "demo")
@@ -289,6 +290,17 @@ def test_check_names_what_is_wrong_and_exits_2(graft: Graft, tiny: Path, reviews
     assert "ragged-line" in graft("check", broken, "--model", tiny).out
 
 
+def test_check_shows_what_the_models_length_cuts_off_class_by_class(
+    graft: Graft, tiny: Path, reviews: Path, tmp_path: Path
+):
+    long = tmp_path / "long.csv"
+    long.write_text(reviews.read_text().replace("the lift was good", "the lift was good " + "today " * 40))
+    said = " ".join(graft("check", long, "--model", tiny).out.split())
+    assert "cut at 32 tokens rows tokens lost train" in said
+    assert re.search(r"good \d of \d+ [\d.]+%", said)
+    assert not re.search(r" bad \d", said)
+
+
 def test_catalogues_print_every_field_with_range_default_and_sentence(graft: Graft):
     names = [row["name"] for row in graft("methods", "--json").json["methods"]]
     assert {"full-fine-tuning", "linear-probe", "top-layers", "lora"} <= set(names)
@@ -474,7 +486,24 @@ def test_a_text_is_not_taken_for_a_file():
         assert asked.inputs(text, column=None, usual_column=None) == [text]
 
 
-# Progress
+# Answers and progress
+
+
+@pytest.mark.parametrize(
+    ("label", "probabilities", "told"),
+    [
+        ("refund", {"refund": 0.9, "card": 0.1}, "→ refund  (90.0%)\n  then card 10.0%"),
+        (["joy", "pride"], {"joy": 0.9, "pride": 0.6, "fear": 0.1}, "→ joy, pride  (90.0%)"),
+        ([], {"joy": 0.1}, "→ (no label)  (90.0%)"),
+        (["O", "B-Disease", "I-Disease"], None, "→ has breast/B-Disease cancer/I-Disease  (90.0%)"),
+    ],
+)
+def test_an_answer_reads_well_for_every_task(
+    capsys: pytest.CaptureFixture[str], label: Any, probabilities: Any, told: str
+):
+    row = {"text": "has breast cancer", "label": label, "confidence": 0.9, "unsure": False}
+    Screen(json=False).prediction(row | {"probabilities": probabilities})
+    assert told in capsys.readouterr().out
 
 
 def test_a_log_gets_a_line_now_and_then_and_every_message(monkeypatch: pytest.MonkeyPatch):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10
 SCORES = ("accuracy", "f1", "micro_f1", "macro_f1")
 STYLES = {"error": "bold red", "warning": "yellow", "note": "blue", "done": "green", "failed": "bold red"}
+CLASSES_IN_LEDGER = 5
 # Where there is no terminal to fit, a table is as wide as it likes.
 WIDE = 200
 
@@ -77,9 +78,23 @@ class Screen:
         rows = ", ".join(f"{count:,} {split}" for split, count in report["summary"].get("rows", {}).items())
         if known:
             self.say(f"        {known['task']}, {len(known['labels'])} classes; rows: {rows}")
+        self._ledger(report.get("ledger") or {})
         told = ", ".join(number(report[f"{kind}s"], kind) for kind in ("error", "warning", "note"))
         verdict, style = ("Fit to be used", "bold green") if report["ok"] else ("Not to be used as it is", "bold red")
         self.say(f"{verdict}: {told}.", style)
+
+    def _ledger(self, ledger: Mapping[str, Any]) -> None:
+        """What the model's length cuts off, split by split, the classes that lose most first."""
+        rows = []
+        for split, lost in ledger.get("splits", {}).items():
+            classes = sorted(lost["classes"].items(), key=lambda item: -item[1]["tokens_cut"])[:CLASSES_IN_LEDGER]
+            rows += [
+                (name, f"{entry['rows_cut']:,} of {entry['rows']:,}", f"{entry['tokens_cut'] / entry['tokens']:.1%}")
+                for name, entry in ((split, lost), *((f"  {name}", entry) for name, entry in classes))
+                if entry["rows_cut"]
+            ]
+        if rows:
+            self.table((f"cut at {ledger['max_length']} tokens", "rows", "tokens lost"), rows)
 
     def metrics(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
         """The plain numbers of each split, side by side."""
@@ -102,7 +117,12 @@ class Screen:
 
     def prediction(self, row: Mapping[str, Any]) -> None:
         """One answer, with what else it might have been."""
-        label = row["label"] if isinstance(row["label"], str) else " ".join(row["label"]) or "(none)"
+        label = row["label"]
+        if row["probabilities"] is None:  # tagging: the words with their tags
+            words = zip(row["text"].split(), label, strict=False)
+            label = " ".join(word if tag == "O" else f"{word}/{tag}" for word, tag in words)
+        elif not isinstance(label, str):
+            label = ", ".join(label) or "(no label)"
         self.say(row["text"])
         unsure = ", unsure" if row["unsure"] else ""
         self._people.print(

@@ -82,9 +82,9 @@ def lines(
     xs = [point[0] for _, points in thinned for point in points]
     ys = [point[1] for _, points in thinned for point in points]
     low, high = _roomy(0.0 if zero else min(ys), max(ys), 1.0 if percent else math.inf)
-    frame = Frame((min(xs), max(xs)), (low, high))
+    frame = Frame((0.0, max(xs)), (low, high))
     marked = None
-    if mark is not None and min(xs) <= mark <= max(xs):
+    if mark is not None and 0 <= mark <= max(xs):
         (at, top), (_, bottom) = frame.at(mark, high), frame.at(mark, low)
         anchor = "end" if at > WIDTH - 60 else "start"
         marked = join(
