@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graftwork import reading, splitting
+from graftwork import formats, splitting, spool
 from graftwork.choice import InputError
 from graftwork.data import Data, DataError
 
@@ -69,7 +69,7 @@ def test_the_fingerprint_does_not_depend_on_chunks(rows, size, monkeypatch):
     table = pa.table({"text": [text for text, _ in rows], "label": [label for _, label in rows]})
     options = {"text": "text", "label": "label", "validation": 0, "test": 0}
     whole = Data.load(table, **options).fingerprint
-    monkeypatch.setattr(reading, "BATCH_ROWS", size)
+    monkeypatch.setattr(formats, "BATCH_ROWS", size)
     assert Data.load(table, **options).fingerprint == whole
 
 
@@ -336,8 +336,8 @@ def test_saved_data_that_was_changed_is_refused(tmp_path):
 
 
 def test_what_does_not_fit_in_memory_is_mapped_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "IN_MEMORY", 1000)
-    monkeypatch.setattr(reading, "BATCH_ROWS", 10)
+    monkeypatch.setattr(spool, "IN_MEMORY", 1000)
+    monkeypatch.setattr(formats, "BATCH_ROWS", 10)
     monkeypatch.setenv("GRAFTWORK_CACHE", str(tmp_path / "cache"))
     data = Data.load(write(pd.DataFrame(ROWS), tmp_path / "a.csv"))
     assert sum(len(split) for split in data.splits.values()) == 72

@@ -14,7 +14,8 @@ import numpy as np
 
 from graftwork.data import Data, Split
 from graftwork.finding import KINDS, ORDER, DataError, Finding
-from graftwork.symptoms import SYMPTOMS, Case
+from graftwork.symptom import Case
+from graftwork.symptoms import SYMPTOMS
 
 if TYPE_CHECKING:
     from graftwork.modalities.text import Text

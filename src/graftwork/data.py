@@ -26,8 +26,10 @@ import pyarrow.compute as pc
 from graftwork import splitting
 from graftwork.choice import InputError, suggest
 from graftwork.finding import DataError, Finding, Kind, number
-from graftwork.reading import RAGGED_LINE, Reading, read, spool
+from graftwork.formats import RAGGED_LINE, Reading
+from graftwork.reading import read
 from graftwork.roles import Columns, infer
+from graftwork.spool import spool
 
 __all__ = ["Columns", "Data", "DataError", "Finding", "Split"]
 

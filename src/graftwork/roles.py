@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from graftwork.choice import InputError, suggest
 from graftwork.finding import DataError, Kind, number
-from graftwork.reading import ROW, Reading
+from graftwork.formats import ROW, Reading
 
 TEXT_NAMES = (
     *("text", "sentence", "content", "review", "utterance", "document", "query", "question", "message", "comment"),

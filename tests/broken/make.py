@@ -17,11 +17,8 @@ GOOD = [(f"the {word} one is a joy to use and lasts", "good") for word in WORDS]
 BAD = [(f"my {word} thing broke after one short day", "bad") for word in WORDS]
 ROWS = [row for pair in zip(GOOD, BAD, strict=True) for row in pair]
 TAGGED = [
-    {
-        "tokens": ["Dr", word.title(), "left", "Paris", "in", str(1900 + i)],
-        "tags": ["O", "B-PER", "O", "B-LOC", "O", "O"],
-    }
-    for i, word in enumerate(WORDS)
+    {"tokens": ["Dr", word.title(), "left", "Paris", "again"], "tags": ["O", "B-PER", "O", "B-LOC", "O"]}
+    for word in WORDS
 ]
 
 
