@@ -23,7 +23,7 @@ from rich.console import Console
 
 from graftwork.choice import InputError
 from graftwork.cli import asked, main
-from graftwork.cli.screen import Meter, Screen, duration
+from graftwork.cli.screen import Meter, Screen
 from graftwork.run import Run
 
 VERBS = ("check", "fit", "resume", "evaluate", "predict", "runs", "report", "methods", "tasks", "models", "demo")
@@ -550,5 +550,12 @@ def test_a_terminal_of_80_columns_holds_the_bar_and_its_numbers():
     assert "epoch 10.00  loss 0.250  validation 0.912  1310 rows/s  120 min left" in said
 
 
-def test_durations_read_as_people_say_them():
-    assert [duration(seconds) for seconds in (0.4, 59.6, 185, 7630)] == ["0 s", "1 min 0 s", "3 min 5 s", "2 h 7 min"]
+@pytest.mark.slow
+def test_the_demo_goes_from_data_to_an_answer(graft: Graft, tmp_path: Path):
+    said = graft(
+        "demo", "--budget", "60s", "--text", "Fail the test if the two are equal.", "--out", tmp_path / "run", "--json"
+    )
+    assert said.code == 0
+    assert said.json["metrics"]["test"]["accuracy"] > 0.7
+    assert said.json["prediction"]["label"] == "unittest"
+    assert Path(said.json["report"]).is_file()

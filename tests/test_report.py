@@ -13,8 +13,9 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from graftwork.report import report
+from graftwork.report.evidence import accuracy_by_coverage, calibration_bins, one_after_the_other, wilson
 from graftwork.report.markup import Markup, element
-from graftwork.report.sections import accuracy_by_coverage, calibration_bins, one_after_the_other, wilson
+from graftwork.report.wording import duration, number, said
 from graftwork.run import Run
 
 OBJECTS = ("card", "cash_withdrawal", "top_up", "transfer", "exchange_rate", "pin", "direct_debit")
@@ -422,3 +423,9 @@ def test_elements_escape_what_is_not_markup():
     assert (
         element("p", "<b>", Markup("<i></i>"), ["&", None], title='"') == '<p title="&quot;">&lt;b&gt;<i></i>&amp;</p>'
     )
+
+
+def test_numbers_and_settings_read_as_people_say_them():
+    assert [duration(seconds) for seconds in (0.4, 42, 185, 7630)] == ["0.4 s", "42 s", "3 min 5 s", "2 h 7 min"]
+    assert [number(value) for value in (1_234_567, 312.44, 0.8312, None)] == ["1,234,567", "312.4", "0.831", None]
+    assert said([{"linear-probe": {}}, {"lora": {"rank": 8, "dropout": None}}]) == "linear-probe → lora (rank 8)"

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from graftwork.report.wording import METRICS, duration, figure
 from graftwork.run import as_json
 
 if TYPE_CHECKING:
@@ -98,8 +99,6 @@ class Screen:
 
     def metrics(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
         """The plain numbers of each split, side by side."""
-        from graftwork.report.sections import METRICS, figure
-
         there = [name for name in METRICS if any(values.get(name) is not None for values in metrics.values())]
         rows = [(METRICS[name][0], *(figure(name, values.get(name)) for values in metrics.values())) for name in there]
         self.table(("", *metrics), rows)
@@ -244,13 +243,6 @@ class Meter:
             "" if left is None else f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left",
         )
         return "  ".join(part for part in parts if part)
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 5 s`, `2 h 7 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def score(metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -7,10 +7,13 @@ be mailed, printed, and opened in ten years.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graftwork.report.markup import Markup, element, join
-from graftwork.report.sections import SECTIONS, Evidence
 from graftwork.run import Run, atomic_write
+
+if TYPE_CHECKING:
+    from graftwork.report.evidence import Evidence
 
 
 def report(run: Run | str | Path) -> Path:
@@ -22,6 +25,8 @@ def report(run: Run | str | Path) -> Path:
         InputError: the folder is not a run.
         DiskFullError: there is no room for the page.
     """
+    from graftwork.report.evidence import Evidence
+
     run = run if isinstance(run, Run) else Run.open(run)
     path = run.path / "report.html"
     atomic_write(path, page(Evidence.of(run)).encode())
@@ -30,6 +35,8 @@ def report(run: Run | str | Path) -> Path:
 
 def page(evidence: Evidence) -> str:
     """The whole page, as HTML."""
+    from graftwork.report.sections import SECTIONS
+
     style = Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
     head = element(
         "head",

@@ -21,7 +21,6 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 22, 12, 40
 MOST_POINTS = 300
 # Cells are big enough for their count up to this many classes; beyond, the count is in the title.
 COUNTED_CLASSES = 16
-MOST_CLASSES = 100
 # The page's own width: a matrix of many classes should just fit.
 PAGE = 1070
 
@@ -150,16 +149,8 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
         + element("line", y1=edge, y2=edge + cell * len(labels), x1=at, x2=at, stroke="#E6E9ED", stroke_width="0.5")
         for at in (edge + step * cell for step in range(len(labels) + 1))
     ]
-    corner = element("text", "true ↓  predicted →", x=4, y=font + 4, font_size=font, class_="quiet")
-    picture = _svg(
-        size,
-        size,
-        f"Confusion matrix of {len(labels)} classes",
-        corner,
-        [Markup(line) for line in grid],
-        drawn,
-        fixed=True,
-    )
+    says = f"Confusion matrix of {len(labels)} classes"
+    picture = _svg(size, size, says, [Markup(line) for line in grid], drawn, fixed=True)
     return element("div", picture, class_="wide")
 
 

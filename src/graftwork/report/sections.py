@@ -8,85 +8,26 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from graftwork.report import charts
+from graftwork.report import charts, wording
+from graftwork.report.evidence import (
+    Evidence,
+    accuracy_by_coverage,
+    calibration_bins,
+    most_confused,
+    one_after_the_other,
+    wilson,
+    worst_pairs,
+)
 from graftwork.report.markup import Markup, element, join
-from graftwork.run import Run
+from graftwork.report.wording import METRICS
 
-# The name of each number for people, and whether it is a share; in the order they are read.
-METRICS = {
-    "accuracy": ("accuracy", True),
-    "f1": ("F1 (entities)", True),
-    "macro_f1": ("macro F1", True),
-    "micro_f1": ("micro F1", True),
-    "subset_accuracy": ("all labels of a text right", True),
-    "precision": ("precision", True),
-    "recall": ("recall", True),
-    "token_accuracy": ("token accuracy", True),
-    "ece": ("expected calibration error", True),
-    "coverage": ("answered (coverage)", True),
-    "accuracy_when_sure": ("accuracy of the answers given", True),
-    "loss": ("loss", False),
-    "n": ("examples", False),
-}
 CURVES = (("accuracy", charts.BLUE), ("f1", charts.BLUE), ("micro_f1", charts.BLUE), ("macro_f1", charts.GREEN))
-BINS = 15
-WORST_PAIRS = 15
-MISTAKES = 20
-LONGEST_TEXT = 600
+# Leaves room for the worst pairs beside it.
+SMALL_MATRIX = 7
 SEVERITIES = {"error": "✖ error", "warning": "▲ warning", "note": "● note"}
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the page is made from: run.json, the events, and the predictions of the split that is reported."""
-
-    run: dict[str, Any]
-    events: list[dict[str, Any]]
-    split: str
-    rows: dict[str, np.ndarray]
-    shown: list[dict[str, Any]]
-
-    @classmethod
-    def of(cls, run: Run) -> Evidence:
-        """Read a run folder; test is reported where it was evaluated, else validation."""
-        whole = run.as_dict()
-        split = next((name for name in ("test", "validation") if name in whole["metrics"]), "validation")
-        table = run.predictions(split)
-        table = table.filter(table["label"].is_valid())
-        columns = {name: table[name].to_numpy() for name in ("label", "prediction", "confidence", "unsure")}
-        wrong = columns["label"] != columns["prediction"]
-        if whole["data"].get("task") == "classification" and not whole["data"].get("multi_label"):
-            probabilities, truth = columns["confidence"], ~wrong
-        else:
-            probabilities, truth = _each_label(
-                table["probabilities"], columns["label"], whole["data"].get("labels", [])
-            )
-        order = np.argsort(-np.nan_to_num(columns["confidence"].astype(float)), kind="stable")
-        first = order[wrong[order]][:MISTAKES]
-        rows = {"probabilities": probabilities, "truth": truth, "confidence": columns["confidence"], "wrong": wrong}
-        return cls(whole, run.events(), split, rows, table.take(first).to_pylist())
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The metrics of the reported split."""
-        return self.run["metrics"].get(self.split, {})
-
-    @property
-    def tagging(self) -> bool:
-        """Whether words are labelled, not texts."""
-        return self.run["data"].get("task") == "tagging"
-
-    @property
-    def single_label(self) -> bool:
-        """Whether each text has exactly one label."""
-        return not self.tagging and not self.run["data"].get("multi_label")
-
 
 Section = Callable[[Evidence], Markup | None]
 
@@ -98,8 +39,8 @@ def title(evidence: Evidence) -> Markup:
     """Name, state, and the run in one line."""
     run = evidence.run
     asked = run["asked"]
-    data = Path(_data_name(asked.get("data")) or "").name
-    known = (_method_name(asked.get("method")), asked.get("model"), data, run["created"][:10])
+    data = Path(wording.data_name(asked.get("data")) or "").name
+    known = (wording.method_name(asked.get("method")), asked.get("model"), data, run["created"][:10])
     line = " · ".join(str(part) for part in known if part)
     return join(
         element("h1", run["name"]),
@@ -114,9 +55,9 @@ def in_short(evidence: Evidence) -> Markup | None:
     if not metrics:
         return element("p", "Nothing has been evaluated yet.") if evidence.run["state"] != "failed" else None
     items = [element("li", sentence) for sentence in _sentences(evidence)]
-    tiles = [_tile(figure(name, metrics[name]), METRICS[name][0]) for name in _headline(metrics)]
+    tiles = [_tile(wording.figure(name, metrics[name]), METRICS[name][0]) for name in _headline(metrics)]
     if cost.get("seconds") is not None:
-        tiles.append(_tile(_duration(cost["seconds"]), "to fit"))
+        tiles.append(_tile(wording.duration(cost["seconds"]), "to fit"))
     if cost.get("model_mb") is not None:
         tiles.append(_tile(f"{cost['model_mb']:.0f} MB", "the model"))
     return join(element("ul", items, class_="short"), element("div", tiles, class_="tiles"))
@@ -151,10 +92,10 @@ def _sentences(evidence: Evidence) -> list[str]:
         sure = f"Unsure about {1 - metrics['coverage']:.1%}, it answers the other {metrics['coverage']:.1%}"
         said.append(f"{sure} and is right in {metrics['accuracy_when_sure']:.1%} of those.")
     classes = metrics.get("per_class") or {}
-    if len(classes) > 2:
+    if len(classes) > 3:
         worst = sorted(classes, key=lambda name: classes[name]["f1"])[:3]
         said.append("Hardest: " + ", ".join(f"{name} (F1 {classes[name]['f1']:.2f})" for name in worst) + ".")
-    if pairs := _worst_pairs(metrics):
+    if pairs := worst_pairs(metrics):
         true, predicted, count, total = pairs[0]
         said.append(f"Most often mixed up: {true} taken for {predicted}, {count} of {total} times.")
     errors = sum(finding.get("severity") in ("error", "warning") for finding in evidence.run["findings"])
@@ -172,25 +113,25 @@ def asked(evidence: Evidence) -> Markup:
     rows = ", ".join(f"{count:,} {split}" for split, count in (data.get("rows") or {}).items())
     first = _facts(
         ("Model", wanted.get("model")),
-        ("Method", _said(wanted.get("method"))),
-        ("Data", _data_name(wanted.get("data"))),
+        ("Method", wording.said(wanted.get("method"))),
+        ("Data", wording.data_name(wanted.get("data"))),
         ("Rows", rows),
-        ("Task", _task(data) if data else wanted.get("task")),
+        ("Task", wording.task(data) if data else wanted.get("task")),
         ("Classes", f"{len(data['labels']):,}" if data.get("labels") else None),
         ("Budget", wanted.get("budget")),
         ("Seed", wanted.get("seed")),
         ("Coverage", wanted.get("coverage")),
-        ("Hardware", _said(wanted.get("hardware"))),
+        ("Hardware", wording.said(wanted.get("hardware"))),
     )
     decision = happened.get("decision") or {}
     trained, total = cost.get("trained_parameters"), cost.get("total_parameters")
     second = _facts(
         ("Stopped by", happened.get("stopped")),
-        ("Epochs", _figure(happened.get("epochs"))),
-        ("Steps", _figure(happened.get("steps"))),
-        ("Best step", _figure(happened.get("best_step"))),
-        ("Time", _duration(cost["seconds"]) if cost.get("seconds") is not None else None),
-        ("Examples a second", _figure(cost.get("examples_per_second"))),
+        ("Epochs", wording.number(happened.get("epochs"))),
+        ("Steps", wording.number(happened.get("steps"))),
+        ("Best step", wording.number(happened.get("best_step"))),
+        ("Time", wording.duration(cost["seconds"]) if cost.get("seconds") is not None else None),
+        ("Examples a second", wording.number(cost.get("examples_per_second"))),
         ("Peak memory", f"{cost['peak_memory_mb']:,.0f} MB" if cost.get("peak_memory_mb") else None),
         (
             "Trained parameters",
@@ -202,12 +143,12 @@ def asked(evidence: Evidence) -> Markup:
             "Padding",
             f"{happened['padding_waste']:.1%} of the tokens" if happened.get("padding_waste") is not None else None,
         ),
-        ("Frozen-prefix cache", _said(happened.get("cache"))),
-        ("Temperature", _figure(decision.get("temperature"))),
+        ("Frozen-prefix cache", wording.said(happened.get("cache"))),
+        ("Temperature", wording.number(decision.get("temperature"))),
         ("Label given from", f"{decision['threshold']:.0%}" if data.get("multi_label") and decision else None),
         ("Sure from", f"{decision['sure_from']:.1%}" if decision.get("sure_from") else None),
-        ("Rows dropped, as asked", _said(happened.get("dropped"))),
-        ("Rows cut to the model's length", _figure(happened.get("truncated_rows"))),
+        ("Rows dropped, as asked", wording.said(happened.get("dropped"))),
+        ("Rows cut to the model's length", wording.number(happened.get("truncated_rows"))),
     )
     said = [element("li", sentence) for sentence in happened.get("said") or []]
     return join(
@@ -318,11 +259,11 @@ def _rates(stage: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Mark
             "tr",
             element("td", part["name"]),
             element("td", charts.bar(part["lr"] / fastest), f"{part['lr']:.2g}", class_="measure"),
-            element("td", _figure(part["parameters"]), class_="number"),
+            element("td", wording.number(part["parameters"]), class_="number"),
         )
         for part in parts
     ]
-    title = f"Peak learning rates of {_method_name(stage.get('method'))}"
+    title = f"Peak learning rates of {wording.method_name(stage.get('method'))}"
     return join(element("h3", title), _table(("part", "rate", "parameters#"), rows))
 
 
@@ -339,7 +280,7 @@ def scores(evidence: Evidence) -> Markup | None:
         element(
             "tr",
             element("td", METRICS[name][0]),
-            [element("td", figure(name, splits[split].get(name)), class_="number") for split in splits],
+            [element("td", wording.figure(name, splits[split].get(name)), class_="number") for split in splits],
         )
         for name in names
     ]
@@ -403,27 +344,24 @@ def confusions(evidence: Evidence) -> Markup | None:
     known = evidence.metrics.get("confusion")
     if not known:
         return None
-    labels, matrix = _most_confused(known["labels"], known["matrix"])
+    labels, matrix = most_confused(known["labels"], known["matrix"])
+    how = "Down: the true classes; across: what the model said. Blue: right; orange: errors; deeper: more of the row."
+    if len(labels) < len(known["labels"]):
+        how = f"The {len(labels)} of {len(known['labels'])} classes with the most errors. {how}"
     pairs = [
-        element(
-            "tr", element("td", true), element("td", predicted), element("td", f"{count} of {total}", class_="number")
-        )
-        for true, predicted, count, total in _worst_pairs(evidence.metrics)
+        element("tr", element("td", true), element("td", said), element("td", f"{count} of {total}", class_="number"))
+        for true, said, count, total in worst_pairs(evidence.metrics)
     ]
-    few = (
-        f"The {len(labels)} of {len(known['labels'])} classes with the most errors. "
-        if len(labels) < len(known["labels"])
-        else ""
-    )
-    how = "Rows are the true classes. Blue: right; orange: errors; the deeper, the larger the share of the row."
-    table = (
-        join(element("h3", "Most often mixed up"), _table(("true", "taken for", "times#"), pairs)) if pairs else None
-    )
+    table = _table(("true", "taken for", "times#"), pairs)
     return join(
         element("h2", f"Confusion matrix ({evidence.split})"),
-        element("p", few + how, class_="legend"),
-        charts.confusion(labels, matrix),
-        table,
+        element("p", how, class_="legend"),
+        element(
+            "div",
+            charts.confusion(labels, matrix),
+            element("div", element("h3", "Most often mixed up"), table) if pairs else None,
+            class_="pair" if len(labels) <= SMALL_MATRIX else None,
+        ),
     )
 
 
@@ -449,7 +387,7 @@ def mistakes(evidence: Evidence) -> Markup | None:
 
 
 def _mistake(row: Mapping[str, Any], *, labels: Sequence[str], single: bool) -> Markup:
-    text = element("blockquote", _cut(row["input"]))
+    text = element("blockquote", wording.cut(row["input"]))
     if not single:
         true, said = (set(filter(None, row[key].split("|"))) for key in ("label", "prediction"))
         parts = [
@@ -483,7 +421,9 @@ def _mistake(row: Mapping[str, Any], *, labels: Sequence[str], single: bool) -> 
 def _tagging_mistake(row: Mapping[str, Any]) -> Markup:
     words, true, said = (row[key].split(" ") for key in ("input", "label", "prediction"))
     if not len(words) == len(true) == len(said):
-        return join(element("blockquote", _cut(row["input"])), element("div", f"row {row['row']}", class_="said"))
+        return join(
+            element("blockquote", wording.cut(row["input"])), element("div", f"row {row['row']}", class_="said")
+        )
     shown = [_word(*triple) for triple in zip(words[:120], true, said, strict=False)]
     return join(
         element("div", shown), element("div", f"row {row['row']} · true tag above, given tag below", class_="said")
@@ -552,145 +492,8 @@ SECTIONS: tuple[Section, ...] = (
 )
 
 
-# Numbers
-
-
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of a share seen in n independent examples (Wilson 1927), 95 % by default."""
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
-
-
-def calibration_bins(probabilities: np.ndarray, truth: np.ndarray) -> list[tuple[float, float, int]]:
-    """Mean confidence, share right and count of each of BINS equal ranges of confidence that has any."""
-    known = np.isfinite(probabilities.astype(float)) if len(probabilities) else np.zeros(0, bool)
-    probabilities, truth = probabilities[known].astype(float), truth[known].astype(float)
-    if not len(probabilities):
-        return []
-    which = np.minimum((probabilities * BINS).astype(int), BINS - 1)
-    counts = np.bincount(which, minlength=BINS)
-    sure, right = (np.bincount(which, weights=values, minlength=BINS) for values in (probabilities, truth))
-    return [(sure[b] / counts[b], right[b] / counts[b], int(counts[b])) for b in range(BINS) if counts[b]]
-
-
-def accuracy_by_coverage(confidence: np.ndarray, wrong: np.ndarray) -> list[tuple[float, float]]:
-    """The accuracy (0 to 1) of the surest 10, ..., 100 percent."""
-    right = ~wrong[np.argsort(-confidence.astype(float), kind="stable")]
-    shares = [percent for percent in range(10, 101, 2) if math.ceil(len(right) * percent / 100) >= 10] or [100]
-    return [(float(percent), float(right[: math.ceil(len(right) * percent / 100)].mean())) for percent in shares]
-
-
-def _each_label(column: Any, truth: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Multi-label: every (text, label) pair is a prediction of its own."""
-    given = column.combine_chunks().drop_null()
-    if not labels or len(given) != len(truth) or len(given.flatten()) != len(truth) * len(labels):
-        return np.zeros(0), np.zeros(0, bool)
-    place = {label: number for number, label in enumerate(labels)}
-    marked = np.zeros((len(truth), len(labels)), bool)
-    for row, names in enumerate(truth):
-        marked[row, [place[name] for name in names.split("|") if name in place]] = True
-    return given.flatten().to_numpy(zero_copy_only=False), marked.ravel()
-
-
-def _worst_pairs(metrics: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
-    known = metrics.get("confusion")
-    if not known:
-        return []
-    matrix = np.asarray(known["matrix"])
-    off = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-off, axis=None, kind="stable")[:WORST_PAIRS]
-    places = (divmod(int(place), len(matrix)) for place in order)
-    labels, totals = known["labels"], matrix.sum(1)
-    return [
-        (labels[row], labels[column], int(off[row, column]), int(totals[row]))
-        for row, column in places
-        if off[row, column]
-    ]
-
-
-def _most_confused(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> tuple[list[str], list[list[int]]]:
-    """All classes, or the MOST_CLASSES with the most errors when they are more than one can look at."""
-    counts = np.asarray(matrix)
-    errors = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
-    kept = np.sort(np.argsort(-errors, kind="stable")[: charts.MOST_CLASSES])
-    return [labels[int(place)] for place in kept], [[int(n) for n in row] for row in counts[np.ix_(kept, kept)]]
-
-
-def one_after_the_other(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The events with steps and epochs counted on over the stages of a recipe; each stage counts from 0."""
-    counted, before, stage = [], {"step": 0, "epoch": 0.0}, None
-    last = before
-    for event in events:
-        if event.get("stage", stage) != stage:
-            stage, before = event["stage"], last
-        here = {key: before[key] + event[key] for key in before if event.get(key) is not None}
-        counted.append({**event, **here, "stage_step": event.get("step")})
-        last = {**last, **here}
-    return counted
-
-
 def _curve(events: Sequence[Mapping[str, Any]], axis: str, name: str) -> list[tuple[float, float]]:
     return [(event[axis], event[name]) for event in events if event.get(name) is not None and axis in event]
-
-
-# Words
-
-
-def figure(name: str, value: Any) -> str:
-    """A metric's value as people read it: a share in percent."""
-    if value is None:
-        return "–"
-    if name == "n":
-        return f"{value:,}"
-    return f"{value:.1%}" if METRICS[name][1] else f"{value:.4g}"
-
-
-def _figure(value: float | None) -> str | None:
-    if value is None:
-        return None
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if value >= 100 else f"{value:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _method_name(method: Any) -> str:
-    parts = method if isinstance(method, list) else [method]
-    return " → ".join(next(iter(part)) if isinstance(part, Mapping) and part else str(part) for part in parts if part)
-
-
-def _data_name(data: Any) -> str | None:
-    return data.get("source") if isinstance(data, Mapping) else data
-
-
-def _task(data: Mapping[str, Any]) -> str:
-    return f"{data.get('task')}{', several labels a text' if data.get('multi_label') else ''}"
-
-
-def _said(value: Any) -> str | None:
-    """A nested value as a person would write it: lora (rank 8, alpha 16)."""
-    if value is None or value in ({}, []):
-        return None
-    if isinstance(value, Mapping):
-        parts = [
-            f"{key} ({_said(item)})" if isinstance(item, Mapping) and item else f"{key} {_said(item)}"
-            for key, item in value.items()
-            if item is not None
-        ]
-        return ", ".join(part.removesuffix(" None") for part in parts)
-    if isinstance(value, (list, tuple)):
-        return " → ".join(str(_said(item)) for item in value)
-    return str(value)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT].rstrip() + f" … ({len(text):,} characters)"
 
 
 # Small forms
