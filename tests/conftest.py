@@ -71,3 +71,60 @@ def write(splits: dict[str, list[dict[str, Any]]], folder: Path) -> Path:
 def quick() -> dict[str, Any]:
     """Hardware on which a run is exact and takes no time to choose."""
     return {"device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture
+def staged(tiny: Path, tmp_path: Path) -> Any:
+    """A model, tokenised splits and a stage of the loop, without a run folder around them."""
+    import torch
+
+    from graftwork.budget import Budget
+    from graftwork.data import Data
+    from graftwork.examples import tokenised
+    from graftwork.hardware import Hardware, World
+    from graftwork.loop import Stage
+    from graftwork.model import TransferModel
+    from graftwork.tasks import Classification, Tagging
+    from graftwork.testing import learnable
+
+    class Staged:
+        def __init__(self, method: Any, *, kind: Any = "classification", folder: Path = tiny, steps: int = 12):
+            self.data = Data.load(learnable(kind))
+            labels = self.data.labels
+            task = (
+                Tagging(labels=labels)
+                if kind == "tagging"
+                else Classification(labels=labels, multi_label=kind == "multi-label")
+            )
+            torch.manual_seed(0)
+            self.model = TransferModel.pretrained(folder, task, pooling=method.pooling)
+            self.train = tokenised(self.data, "train", task, self.model.modality)
+            self.validation = tokenised(self.data, "validation", task, self.model.modality)
+            self.events: list[dict[str, Any]] = []
+            self.stage = Stage(
+                number=0, method=method, budget=Budget(steps, "steps"), seed=0,
+                hardware=Hardware(device="cpu", precision="fp32", checkpoint_seconds=1e9), precision="fp32",
+                world=World(torch.device("cpu")), checkpoint=tmp_path / "latest.safetensors",
+                on_event=lambda **event: self.events.append(event), stop_requested=lambda: False,
+            )  # fmt: skip
+
+        def run(self) -> Any:
+            """Prepare and train; the trained model is `model`."""
+            from graftwork.loop import train
+
+            torch.manual_seed(0)
+            self.stage.method.prepare(self.model, self.train)
+            return train(self.model, self.train, self.validation, self.stage)
+
+        @property
+        def losses(self) -> list[float]:
+            """Of every step, where nothing is averaged."""
+            return [e["loss"] for e in self.events if e["event"] == "step"]
+
+    return Staged
+
+
+@pytest.fixture
+def every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop reports each step by itself."""
+    monkeypatch.setattr("graftwork.loop._REPORT_SECONDS", -1.0)
