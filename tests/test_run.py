@@ -96,12 +96,20 @@ def test_the_old_run_stays_when_the_new_one_cannot_be_set_up(run: Run, monkeypat
         Run.create(run.path, asked={"seed": 4}, force=True)
     assert run.asked["seed"] == 3
     assert run.state == "done"
+    assert [folder.name for folder in run.path.parent.iterdir()] == ["a"]
+
+
+def test_a_run_that_cannot_be_set_up_leaves_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Run, "_write", lambda self, whole: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Run.create(tmp_path / "a", asked={})
+    assert list((tmp_path / "a").iterdir()) == []
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_that_is_not_a_run_is_never_touched(tmp_path: Path, force: bool):
     (tmp_path / "thesis.tex").write_text("years of work")
-    (tmp_path / "run.json").write_text('{"scripts": {}}')
+    (tmp_path / "run.json").write_text('{"format": 1, "scripts": {}}')
     with pytest.raises(InputError, match="not a run, and is left alone"):
         Run.create(tmp_path, asked={}, force=force)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

@@ -88,19 +88,21 @@ class Run:
         """
         path = Path(path).expanduser()
         try:
-            occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
-            if not occupied:
+            if not path.exists() or (path.is_dir() and not any(path.iterdir())):
                 path.mkdir(parents=True, exist_ok=True)
                 return cls(path)._set_up(asked)
             _refuse_replacing(path, force=force)
             fresh = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent)))
-            fresh.path.chmod(path.stat().st_mode & 0o777)
-            fresh._set_up(asked, name=path.name)
-            _swap(path, fresh.path)
+            try:
+                fresh.path.chmod(path.stat().st_mode & 0o777)
+                fresh._set_up(asked, name=path.name)
+                _swap(path, fresh.path)
+            except BaseException:
+                shutil.rmtree(fresh.path, ignore_errors=True)
+                raise
         except (PermissionError, NotADirectoryError) as error:
-            raise InputError(
-                f"Cannot write a run to '{path}': {error.strerror}. Choose another folder with --out."
-            ) from error
+            told = f"Cannot write a run to '{path}': {error.strerror}."
+            raise InputError(f"{told} Choose another folder with --out.") from error
         return cls(path)
 
     @classmethod
@@ -134,14 +136,14 @@ class Run:
         return next(path for path in itertools.chain([stem], numbered) if not path.exists())
 
     def _set_up(self, asked: Mapping[str, Any], name: str | None = None) -> Run:
-        sections = {section: {} for section in ("happened", "cost", "metrics", "data")}
-        self.set_state("queued")
-        # run.json makes the folder a run, so it comes last.
-        self._write(
-            {"format": FORMAT, "name": name or self.path.resolve().name, "created": _now(), "asked": dict(asked)}
-            | sections
-            | {"findings": [], "environment": environment()}
-        )
+        whole = {"format": FORMAT, "name": name or self.path.resolve().name, "created": _now(), "asked": dict(asked)}
+        whole |= {"happened": {}, "cost": {}, "metrics": {}, "findings": [], "data": {}, "environment": environment()}
+        try:
+            self.set_state("queued")
+            self._write(whole)  # last, because it makes the folder a run
+        except BaseException:
+            (self.path / "state").unlink(missing_ok=True)
+            raise
         return self
 
     # State
@@ -373,12 +375,12 @@ class Run:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run: it has a run.json that says its format."""
+    """Whether a folder is a run: its run.json is one of ours, and not some other program's."""
     try:
         content = json.loads((path / "run.json").read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and "format" in content
+    return isinstance(content, dict) and {"format", "asked", "happened", "metrics", "environment"} <= content.keys()
 
 
 def _refuse_replacing(path: Path, *, force: bool) -> None:
