@@ -248,8 +248,8 @@ def test_columns_are_found_by_name_then_by_content_and_said():
 
 
 def test_several_labels_a_row_come_as_lists_or_joined():
-    joined = [{"text": row["text"], "labels": ("a|b", "b", "a")[i % 3]} for i, row in enumerate(ROWS)]
-    listed = [{"text": row["text"], "labels": row["labels"].split("|")} for row in joined]
+    joined = [{"text": row["text"], "labels": ("a | b", "b", "a")[i % 3]} for i, row in enumerate(ROWS)]
+    listed = [{"text": row["text"], "labels": row["labels"].split(" | ")} for row in joined]
     data = Data.load({"train": joined}, validation=0)
     assert data.multi_label
     assert data.labels == ("a", "b")
@@ -264,6 +264,15 @@ def test_words_and_tags_come_as_lists_or_spaced():
     assert (data.task, data.labels) == ("tagging", ("O", "B-LOC", "B-PER"))
     assert data["train"].inputs([1]) == [["Dr", "green", "left", "Paris"]]
     assert data.fingerprint == Data.load({"train": spaced}, task="tagging", validation=0).fingerprint
+
+
+def test_frames_with_arrays_and_missing_cells_are_read(tmp_path):
+    pd.DataFrame(TAGGED).to_parquet(tmp_path / "a.parquet")
+    frame = pd.read_parquet(tmp_path / "a.parquet")  # its cells are numpy arrays
+    assert Data.load(frame, validation=0, test=0).fingerprint == Data.load(TAGGED, validation=0, test=0).fingerprint
+    mixed = pd.DataFrame({"text": ["a", None, pd.NA, float("nan")], "label": [np.int64(1), 2, 1, 2]}, dtype=object)
+    train = Data.load(mixed, validation=0, test=0)["train"]
+    assert (train.inputs(), train.labels()) == (["a", "", "", ""], ["1", "2", "1", "2"])
 
 
 def test_nothing_is_removed_unless_asked_and_then_counted(tmp_path):

@@ -251,8 +251,9 @@ def _frame_batches(frame: Any, split: str, reading: Reading) -> Iterator[pa.Reco
         no_twins([name.strip() for name in names], split)
         objects = [name for name, column in zip(names, frame.columns, strict=True) if frame[column].dtype == object]
         if objects:
+            frame = frame.astype(object).where(frame.notna(), None)
             return Rows(split, reading).batches(
-                (i, f"row {i} of {split}", dict(zip(names, row, strict=True)))
+                (i, f"row {i} of {split}", dict(zip(names, map(_plain, row), strict=True)))
                 for i, row in enumerate(frame.itertuples(index=False, name=None), 1)
             )
         frame = pa.Table.from_pandas(frame, preserve_index=False)
@@ -262,6 +263,11 @@ def _frame_batches(frame: Any, split: str, reading: Reading) -> Iterator[pa.Reco
         f"Data cannot be read from {type(frame).__name__}. Give a path, a hub id (owner/name), a DataFrame, "
         f"or a dict of split name -> list of dicts."
     )
+
+
+def _plain(cell: Any) -> Any:
+    """A cell of numpy's as Python's own: pandas gives arrays where Parquet had lists."""
+    return cell.tolist() if hasattr(cell, "tolist") else cell
 
 
 def _read_mapping(splits: Mapping[str, Any]) -> Reading:

@@ -118,7 +118,11 @@ def _as_lists(array: pa.Array, separator: str | None) -> pa.Array:
     """Lists of text: as they are, or cut at `separator` (at white space without); nothing gives the empty list."""
     if not pa.types.is_list(array.type):
         array = pc.utf8_trim_whitespace(_filled(array))
-        parts = pc.split_pattern(array, separator) if separator else pc.utf8_split_whitespace(array)
+        parts = (
+            pc.split_pattern_regex(array, rf"\s*{re.escape(separator)}\s*")
+            if separator
+            else pc.utf8_split_whitespace(array)
+        )
         array = pc.if_else(pc.equal(array, ""), pa.scalar([], pa.list_(pa.string())), parts)
     if array.null_count:
         array = pc.if_else(array.is_null(), pa.scalar([], pa.list_(pa.string())), array)
@@ -295,7 +299,7 @@ def _multi_label(table: pa.Table, label: str) -> tuple[bool, str]:
     if _is_list(table, label):
         return True, "lists"
     whole = pc.unique(table[label]).drop_null()
-    parts = pc.unique(pc.list_flatten(pc.split_pattern(whole, "|")))
+    parts = pc.unique(pc.list_flatten(pc.split_pattern_regex(whole, r"\s*\|\s*")))
     joined = pc.sum(pc.match_substring(whole, "|")).as_py() or 0
     return bool(joined) and len(set(parts.to_pylist()) - {""}) <= len(whole), "joined by |"
 
