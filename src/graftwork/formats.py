@@ -64,7 +64,7 @@ class Reading:
     unusable: dict[str, str] = field(default_factory=dict)
     """Columns that are no text: name -> what they hold."""
     kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """JSON fields: name -> the kinds of values met (text, number, true or false)."""
+    """JSON fields: name -> the kinds of values met (text, number, truth value)."""
     missing: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """JSON fields: name -> the places that lack them."""
 
@@ -162,7 +162,8 @@ def _locate(path: Path, error: UnicodeDecodeError) -> Finding:
                 place = f"{path.name} line {line} byte {here.start + 1}"
                 as_latin = raw[max(0, here.start - 20) : here.start + 12].decode("cp1252", "replace").strip()
                 message = f"{path.name} is not UTF-8: line {line}, byte {here.start + 1} is 0x{raw[here.start]:02x}"
-                fix = f"If it reads {as_latin!r}, it is Windows-1252: iconv -f cp1252 -t utf-8 {path.name} > new.csv"
+                new = f"new{path.suffix}"
+                fix = f"If it reads {as_latin!r}, it is Windows-1252: iconv -f cp1252 -t utf-8 {path.name} > {new}"
                 return WRONG_ENCODING(message + ".", where=place, fix=fix)
     raise AssertionError("a file that does not decode has a line that does not decode")
 
@@ -341,16 +342,20 @@ class Rows:
         return pa.record_batch([*arrays, numbers], names=[*self.columns, ROW])
 
     def _settle(self, rows: list[tuple[int, str, dict[str, Any]]]) -> None:
-        """The columns, from the first batch: every key seen, and whether it holds lists, values or objects."""
-        seen: dict[str, set[type]] = defaultdict(set)
+        """The columns, from the first batch: every key seen, and whether its first value is a list."""
+        empty: dict[str, bool] = {}
         for _, _, value in rows:
             for key, cell in value.items():
-                seen[key.strip()].add(type(cell))
-        for key, types in seen.items():
-            if dict in types:
-                self.reading.unusable[key] = "objects with fields of their own"
-            else:
-                self.columns[key] = list in types or tuple in types
+                name = key.strip()
+                if isinstance(cell, dict):
+                    self.reading.unusable[name] = "objects with fields of their own"
+                elif cell is not None:
+                    self.columns.setdefault(name, isinstance(cell, (list, tuple)))
+                else:
+                    empty.setdefault(name, False)
+        self.columns = {**empty, **self.columns}
+        for name in self.reading.unusable:
+            self.columns.pop(name, None)
 
     def _column(self, name: str, lists: bool, rows: list[tuple[int, str, dict[str, Any]]]) -> pa.Array:
         kinds, missing = self.reading.kinds[name], self.reading.missing[name]
@@ -388,7 +393,7 @@ def _has_surrogate(cell: Any) -> bool:
 
 def _kind(cell: Any) -> str:
     if isinstance(cell, bool):
-        return "true or false"
+        return "truth value"
     return "number" if isinstance(cell, (int, float)) else "text"
 
 

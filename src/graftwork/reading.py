@@ -202,7 +202,7 @@ def _read_files(paths: list[Path], reading: Reading) -> pa.Table:
 
     table = spool(batches())
     if not table.num_rows:
-        raise DataError([NO_ROWS(f"{paths[0].name} has a header but no rows.", where=paths[0].name, fix="Add rows.")])
+        raise DataError([NO_ROWS(f"{paths[0].name} has no rows.", where=paths[0].name, fix="Add rows.")])
     return table
 
 

@@ -198,7 +198,7 @@ def _must_have(reading: Reading, table: pa.Table, name: str, role: str) -> None:
     where = reading.files["train"]
     if name in reading.unusable:
         message = f"Column {name!r} of {where} holds {reading.unusable[name]}, which cannot be a {role}."
-        raise DataError([NOT_TEXT(message, where=where, fix=f"Choose another column with {role}=....")])
+        raise DataError([NOT_TEXT(message, where=where, fix=f"Choose another column: --{role} NAME.")])
     if name not in table.column_names or name == ROW:
         message = f"{where} has no column {name!r} to be the {role}."
         raise DataError([MISSING_COLUMN(message, where=where, fix=suggest(name, _names(table)))])
@@ -323,12 +323,12 @@ def _check_json(reading: Reading, columns: Columns) -> None:
     for name in (columns.text, columns.label):
         places = reading.missing.get(name)
         if places:
-            message = f"{number(len(places), 'row')} have no field {name!r}."
+            message = f"There is no field {name!r} in {number(len(places), 'row')}."
             fix = f"Give every row a {name!r}, or leave such rows out of the file."
             raise DataError([DIFFERENT_KEYS(message, where=", ".join(places[:5]), fix=fix)])
     kinds = reading.kinds.get(columns.label, set())
     if len(kinds) > 1:
-        message = f"The label {columns.label!r} is {' in some rows and '.join(sorted(kinds))} in others."
+        message = f"The label {columns.label!r} is a {' in some rows and a '.join(sorted(kinds))} in others."
         raise DataError([MIXED_TYPES(message, fix="Write all labels as text.")])
 
 
