@@ -22,6 +22,15 @@ settings.register_profile("small", deadline=None, max_examples=25, database=None
 settings.load_profile("small")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests and those that need an accelerator run when they are asked for: `pytest -m slow`."""
+    if not config.option.markexpr:
+        for item in items:
+            for mark in ("slow", "gpu"):
+                if item.get_closest_marker(mark):
+                    item.add_marker(pytest.mark.skip(reason=f"runs with -m {mark}"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_goes_away() -> Iterator[None]:
     yield
