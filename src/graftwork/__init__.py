@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# name -> the module it lives in. Loaded on first use (PEP 562): `graft --help` must not import torch.
-_PUBLIC = {
-    "Budget": "graftwork.budget",
-    "Data": "graftwork.data",
-    "Hardware": "graftwork.hardware",
-    "InputError": "graftwork.choice",
-    "Run": "graftwork.run",
-    "TransferModel": "graftwork.model",
-    "check": "graftwork.check",
-    "evaluate": "graftwork.evaluate",
-    "fit": "graftwork.fit",
-    "predict": "graftwork.fit",
-    "resume": "graftwork.fit",
-}
-
-__all__ = ["Budget", "InputError", "__version__"]
+__all__ = [
+    "Budget",
+    "Data",
+    "Hardware",
+    "InputError",
+    "Run",
+    "TransferModel",
+    "check",
+    "evaluate",
+    "fit",
+    "predict",
+    "resume",
+]
 
 if TYPE_CHECKING:
     from graftwork.budget import Budget
+    from graftwork.check import check
     from graftwork.choice import InputError
+    from graftwork.data import Data
+    from graftwork.evaluate import evaluate
+    from graftwork.fit import fit, predict, resume
+    from graftwork.hardware import Hardware
+    from graftwork.model import TransferModel
+    from graftwork.run import Run
+
+_LIVES_IN = {"InputError": "choice", "TransferModel": "model", "predict": "fit", "resume": "fit"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'graftwork' has no attribute {name!r}")
+    """Public names are loaded on first use (PEP 562): `graft --help` must not import torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'graftwork' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"graftwork.{_LIVES_IN.get(name, name.lower())}"), name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps `graftwork.fit` the function, also after `graftwork/fit.py` has been imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from graftwork.choice import InputError
@@ -50,7 +51,8 @@ class Budget:
         return cls(amount, unit)
 
     def __str__(self) -> str:
-        return f"{self.amount:g}{'s' if self.unit == 'seconds' else self.unit}"
+        amount = format(Decimal(repr(self.amount)).normalize(), "f")  # plain digits, all of them
+        return f"{amount}{'s' if self.unit == 'seconds' else self.unit}"
 
     def steps(self, steps_per_epoch: int) -> int | None:
         """How many optimizer steps this is, or None where only a clock can tell."""

@@ -80,6 +80,9 @@ def frozen_prefix(
         yield None
         return
     whole = frozen == len(layers.layer_groups(model.encoder))
+    if not whole and blocks == layers.block_count(model.encoder):  # only what follows the blocks trains
+        yield None
+        return
     with ExitStack() as stack:
         try:
             features = [_features(model, s, None if whole else blocks, precision, remap) for s in splits]

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from graftwork import checkpoint
+from graftwork import checkpoint, layers
 from graftwork.budget import Budget
 from graftwork.choice import InputError, parse, suggest
 from graftwork.evaluate import outputs, record
@@ -38,6 +38,7 @@ from graftwork.tasks import Classification, Tagging
 
 if TYPE_CHECKING:
     from graftwork.data import Data
+    from graftwork.finding import Finding
 
 log = logging.getLogger(__name__)
 
@@ -175,10 +176,12 @@ def fit(
     world = World(hardware.torch_device())
     name = _data_name(loaded)
     path = Path(out) if out else Run.default_path(name, "-".join(m.name for m in stages))
-    _check(request, loaded, path)
+    findings = _check(request, loaded, path)
     run = Run.create(path, request.model_dump(mode="json"), force=force) if world.leads else None
     world.wait()
     run = run or Run.open(path)
+    if world.leads:
+        run.update(findings=[finding.as_dict() for finding in findings])
     return _Fitting(run, request, loaded, folder, world, on_event, began).execute()
 
 
@@ -231,14 +234,12 @@ def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | No
     return [p.as_dict() for p in model.predict(inputs)] if inputs else []
 
 
-def _check(request: Request, data: Data, path: Path) -> None:
-    """Everything that can be known to be wrong before a model is loaded."""
+def _check(request: Request, data: Data, path: Path) -> Sequence[Finding]:
+    """Refuse what can be known to be wrong before a model is loaded; gives what is worth knowing otherwise."""
     from graftwork.check import check
-    from graftwork.data import DataError
 
     found = check(data, model=request.model, out=path)
-    if not found.ok:
-        raise DataError(found.errors)
+    found.require()
     if request.task and request.task != data.task:
         raise InputError(f"The task is {request.task!r}, but the data is for {data.task!r}. Check its columns.")
     for split in ("train", "validation"):
@@ -250,6 +251,7 @@ def _check(request: Request, data: Data, path: Path) -> None:
             raise InputError(sentence)
     if request.budget and not any(m.gradient for m in request.recipe):
         log.info("The budget is not needed: %s takes no steps.", request.recipe[0].name)
+    return found.findings
 
 
 class _Fitting:
@@ -298,15 +300,18 @@ class _Fitting:
         # what a resumed run computes in is what it began with
         precision = self.run.happened.get("precision") or self.hardware.chosen_precision()
         precision = "bf16" if self.world.agree(precision == "bf16") else "fp32"
-        at = checkpoint.stage_of(self.checkpoint)
-        resumed = checkpoint.step_of(self.checkpoint)
-        self._lead(lambda: self._write_down_start(precision, resumed))
-        model = self._model(at or 0).to(device)
+        at = checkpoint.stage_of(self.checkpoint) or 0
+        self._lead(lambda: self._write_down_start(precision, at))
+        for sentence in self.data.said:
+            self._on_event(event="note", message=sentence)
+        model = self._model(at).to(device)
+        depths = [group.name for group in layers.layer_groups(model.encoder)]
+        self._lead(lambda: self.run.update(happened={"depths": depths}))
         train_rows, validation_rows = self._tokenised(model, "train"), self._tokenised(model, "validation")
         done: list[dict[str, Any]] = []
         last: Trained | None = None
         for number, method in enumerate(self.recipe):
-            if number < (at or 0):
+            if number < at:
                 continue
             self._on_event(event="stage", stage=number, message=f"Stage {number + 1}/{len(self.recipe)}: {method.name}")
             if number and self.world.leads:
@@ -372,9 +377,9 @@ class _Fitting:
         if self.told:
             self.told(event)
 
-    def _write_down_start(self, precision: str, resumed: int) -> None:
+    def _write_down_start(self, precision: str, stage: int) -> None:
         self.checkpoint.parent.mkdir(exist_ok=True)
-        self.run.truncate_log(resumed)
+        self.run.truncate_log(checkpoint.step_of(self.checkpoint), stage)
         self.run.update(
             data={
                 "fingerprint": self.data.fingerprint, "labels": list(self.data.labels), "task": self.data.task,
@@ -384,7 +389,6 @@ class _Fitting:
                 "precision": precision, "said": list(self.data.said), "dropped": dict(self.data.dropped),
                 "processes": self.world.size, "device": str(self.hardware.torch_device()),
             },
-            findings=[f.as_dict() for f in self.data.findings],
         )  # fmt: skip
 
     def _described(self, method: Method, model: TransferModel, trained: Trained | None) -> dict[str, Any]:
@@ -441,8 +445,8 @@ class _Fitting:
         )  # fmt: skip
         for leftover in (self.checkpoint.parent / "before", self.checkpoint.parent):
             _remove(leftover)
-        report(self.run)
         self.run.set_state("done")
+        report(self.run)
 
 
 def _remove(folder: Path) -> None:

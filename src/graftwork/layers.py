@@ -79,6 +79,19 @@ def set_modes(module: nn.Module, parent_trains: bool = True) -> None:
         set_modes(child, module.training)
 
 
+def set_encoder_modes(encoder: nn.Module) -> None:
+    """`set_modes`, for a network with blocks: a dropout that stands before them belongs to the embeddings."""
+    set_modes(encoder)
+    if frozen_depth(encoder) == 0:
+        return
+    inside = tuple(f"{name}." for name, _ in stacks(encoder))
+    for name, module in encoder.named_modules():
+        if f"{name}." in inside:
+            return
+        if not any(True for _ in module.parameters()):
+            module.eval()
+
+
 class _Reached(Exception):  # noqa: N818  not an error: it carries the value out of a forward pass
     def __init__(self, hidden: Tensor):
         self.hidden = hidden
@@ -165,7 +178,8 @@ def _gives_tuple(block: nn.Module, network: nn.Module) -> bool:
     handle = block.register_forward_hook(lambda _m, _a, output: seen.append(isinstance(output, tuple)))
     try:
         device = next(network.parameters()).device
-        network(input_ids=torch.zeros((1, 2), dtype=torch.long, device=device))
+        ids = torch.zeros((1, 2), dtype=torch.long, device=device)
+        network(input_ids=ids, attention_mask=torch.ones_like(ids))
     finally:
         handle.remove()
     return seen[0]
@@ -175,6 +189,11 @@ def has_single_stack(network: nn.Module) -> bool:
     """Whether the network can be run from the middle: one list of at least two blocks."""
     found = stacks(network)
     return len(found) == 1 and len(found[0][1]) > 1
+
+
+def block_count(network: nn.Module) -> int:
+    """How many blocks the network has, over all its stacks."""
+    return sum(len(blocks) for _, blocks in stacks(network))
 
 
 def _single_stack(network: nn.Module) -> nn.ModuleList:

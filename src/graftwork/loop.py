@@ -23,7 +23,7 @@ from graftwork.dropout import quick_dropout
 from graftwork.evaluate import outputs, quick_score
 from graftwork.examples import Batch, Examples, cut_by_tokens
 from graftwork.features import Features, frozen_prefix
-from graftwork.hardware import Hardware, World, autocast, is_out_of_memory
+from graftwork.hardware import Hardware, World, autocast, is_out_of_memory, quick_attention
 from graftwork.method import GradientMethod, Method, ParamGroup
 from graftwork.model import TransferModel
 from graftwork.vocabulary import can_compact, compact
@@ -94,9 +94,10 @@ def train(model: TransferModel, train: Examples, validation: Examples, stage: St
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []))
         stack.enter_context(quick_dropout(model.encoder, method.dropout))
+        stack.enter_context(quick_attention(model.encoder, model.device))
         remap = None
         if can_compact(model.encoder) and any(p.requires_grad for p in _table(model)):
-            remap = stack.enter_context(compact(model.encoder, np.concatenate([_used(train), _used(validation)])))
+            remap = stack.enter_context(compact(model.encoder, _used(train, validation)))
         groups = method.param_groups(model)
         weights = [p for g in groups for p in g.parameters]
         _check_partition(model, weights)
@@ -182,14 +183,17 @@ class _Runner:
             training = [g.name for g in layers.layer_groups(self.model.encoder) if self._trains(g)]
             if not self.progress.unfreezing or self.progress.unfreezing[-1][1] != training:
                 self.progress.unfreezing.append([epoch, training])
-            layers.set_modes(self.model)
+            self._set_modes()
             self.features = self.prefix.enter_context(
                 frozen_prefix(
                     self.model, [self.train, self.validation], precision=self.stage.precision, remap=self.remap,
                     worthwhile=not may_change,
                 )
             )  # fmt: skip
+
+    def _set_modes(self) -> None:
         layers.set_modes(self.model)
+        layers.set_encoder_modes(self.model.encoder)
 
     def _trains(self, group: layers.LayerGroup) -> bool:
         parameters = dict(self.model.encoder.named_parameters())
@@ -345,8 +349,9 @@ def _mixed(parts: tuple[int, ...]) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _used(examples: Examples) -> np.ndarray:
-    return np.flatnonzero(np.bincount(examples.ids)) if len(examples.ids) else np.zeros(0, dtype=np.int64)
+def _used(*splits: Examples) -> np.ndarray:
+    """The token ids of the splits, and the one that pads them."""
+    return np.concatenate([np.flatnonzero(np.bincount(s.ids)) for s in splits] + [[splits[0].modality.pad_id]])
 
 
 def _table(model: TransferModel) -> list[torch.nn.Parameter]:

@@ -8,15 +8,16 @@ stages: `[LinearProbe(), LoRA()]` trains LoRA from the probe's head, `[TopLayers
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
+from torch import nn
 
 from graftwork import layers
 from graftwork.choice import Choice
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from graftwork.data import Data
     from graftwork.examples import Batch, Examples
@@ -94,18 +95,18 @@ class GradientMethod(Method, abstract=True):
 
     def param_groups(self, model: TransferModel) -> list[ParamGroup]:
         """Every parameter that may ever train, each in exactly one group: the head, then depths downwards."""
-        groups = self._split("head", dict(model.head.named_parameters()), self.lr * self.head_lr_factor)
+        tables = {id(m.weight) for m in model.encoder.modules() if isinstance(m, nn.Embedding)}
+        groups = self._split("head", list(model.head.parameters()), self.lr * self.head_lr_factor, tables)
         parameters = dict(model.encoder.named_parameters())
         for distance, group in enumerate(reversed(layers.layer_groups(model.encoder))):
-            members = {name: parameters[name] for name in group.parameters if parameters[name].requires_grad}
-            groups += self._split(group.name, members, self.lr * self.layer_decay**distance)
+            members = [parameters[name] for name in group.parameters if parameters[name].requires_grad]
+            groups += self._split(group.name, members, self.lr * self.layer_decay**distance, tables)
         return groups
 
-    def _split(self, name: str, members: dict[str, Any], lr: float) -> list[ParamGroup]:
+    def _split(self, name: str, members: list[nn.Parameter], lr: float, tables: set[int]) -> list[ParamGroup]:
         """The group with weight decay and the one without."""
-        decayed = {n: p.ndim > 1 and "embedding" not in n.lower() for n, p in members.items()}
-        with_decay = tuple(p for n, p in members.items() if decayed[n])
-        without = tuple(p for n, p in members.items() if not decayed[n])
+        with_decay = tuple(p for p in members if p.ndim > 1 and id(p) not in tables)
+        without = tuple(p for p in members if p.ndim <= 1 or id(p) in tables)
         groups = [
             ParamGroup(name, with_decay, lr, self.weight_decay),
             ParamGroup(f"{name}, no decay", without, lr, 0.0),

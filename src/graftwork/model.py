@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,7 +190,8 @@ class TransferModel(nn.Module):
         """Write the model: the encoder as plain `transformers` reads it, beside it head.safetensors and graft.json."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.save_pretrained(folder)
+        with _quiet():
+            self.encoder.save_pretrained(folder)  # type: ignore[operator]
         self.modality.save(folder)
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / "head.safetensors"
@@ -213,11 +215,13 @@ class TransferModel(nn.Module):
             InputError: a file is missing, is of a newer format, or does not fit the labels.
         """
         folder = Path(folder)
-        if not (folder / "graft.json").is_file():
-            raise InputError(
-                f"{str(folder)!r} is not a saved model: it has no graft.json. Give a run folder or its model/."
-            )
-        described = json.loads((folder / "graft.json").read_text(encoding="utf-8"))
+        for name in ("graft.json", "head.safetensors", "config.json"):
+            if not (folder / name).is_file():
+                raise InputError(f"{str(folder)!r} is not a saved model: it has no {name}. Give a run or its model/.")
+        try:
+            described = json.loads((folder / "graft.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"graft.json in {str(folder)!r} is damaged ({error}). Save the model again.") from None
         if described["format"] > FORMAT:
             raise InputError(f"{str(folder)!r} was saved by a newer graftwork (format {described['format']}). Update.")
         from graftwork import tasks  # noqa: F401  puts every task on its shelf
@@ -267,24 +271,34 @@ class evaluating:  # noqa: N801  used like torch's own no_grad
 def _load_encoder(folder: Path, remote_code: bool) -> nn.Module:
     """The bare network, in fp32, without the pooler that no head of ours reads."""
     from transformers import AutoModel
-    from transformers.utils import logging
 
     if not list(folder.glob("*.safetensors")):
         raise InputError(
             f"{str(folder)!r} has no .safetensors weights; pickled ones are never read. Convert them first."
         )
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the load report counts pooler and language-model head as surprises
-    logging.disable_progress_bar()
     try:
-        encoder = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=remote_code
-        )
+        with _quiet():
+            encoder = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=remote_code
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"The model in {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, and no load report: it counts pooler and language-model head as surprises."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -316,9 +316,9 @@ class Run:
                 logger.debug("metrics.jsonl of %s has a broken line", self.path)
         return events
 
-    def truncate_log(self, step: int) -> None:
-        """Drop the events after `step`: they are about to happen again."""
-        kept = [event for event in self.events() if event.get("step", 0) <= step]
+    def truncate_log(self, step: int, stage: int = 0) -> None:
+        """Drop the events after `step` of `stage`: they are about to happen again."""
+        kept = [event for event in self.events() if (event.get("stage", 0), event.get("step", 0)) <= (stage, step)]
         atomic_write(self.path / "metrics.jsonl", "".join(as_json(event) + "\n" for event in kept).encode())
 
     def note(self, text: str) -> None:

@@ -90,12 +90,14 @@ def method_checks(method: Method | type[Method]) -> Iterator[tuple[str, Callable
 
 def kinds(method: Method) -> list[Kind]:
     """The kinds of task that a method can be tried on."""
-    return ["classification", "multi-label"] + ["tagging"] * ("pooled" not in method.needs)
+    pooled: list[Kind] = ["classification", "multi-label"]
+    return pooled if "pooled" in method.needs else [*pooled, "tagging"]
 
 
 def suited_to_tiny_networks(cls: type[Method]) -> Method:
     """An instance with the defaults, but for a higher learning rate and small batches."""
-    return cls(lr=TINY_LR, head_lr_factor=5.0, batch_size=16) if issubclass(cls, GradientMethod) else cls()
+    steps = {"lr": TINY_LR, "head_lr_factor": 5.0, "batch_size": 16}
+    return build(cls, steps if issubclass(cls, GradientMethod) else {})
 
 
 # --- the checks: one claim each ---
@@ -323,7 +325,8 @@ class Trial:
 
         stage = Stage(
             number=0, method=self.method, budget=Budget(STEPS, "steps"), seed=0,
-            hardware=Hardware(device="cpu", precision="fp32", checkpoint_seconds=1e9), precision="fp32",
+            hardware=Hardware.model_validate({"device": "cpu", "precision": "fp32", "checkpoint_seconds": 1e9}),
+            precision="fp32",
             world=World(torch.device("cpu")), checkpoint=checkpoint, on_event=told,
             stop_requested=lambda: stop_after is not None and next(asked) >= stop_after,
         )  # fmt: skip

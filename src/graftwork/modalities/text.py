@@ -93,7 +93,9 @@ class Text:
         return [self.cut(e.ids) for e in self.encodings(inputs)]
 
     def cut(self, ids: Sequence[int]) -> np.ndarray:
-        """At most `max_length` ids: the end of the text goes, the closing special token stays."""
+        """At most `max_length` ids: the end of the text goes, the closing special token stays; never none at all."""
+        if not ids:  # an empty text, where no special tokens surround it
+            ids = [self.pad_id]
         if len(ids) > self.max_length:
             tail = ids[len(ids) - self._closing :] if self._closing else []
             ids = [*ids[: self.max_length - len(tail)], *tail]
@@ -146,6 +148,9 @@ def _converted(folder: Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"Folder {str(folder)!r} has no tokenizer that can be read ({error}).") from None
+    if tokenizer.get_vocab_size(with_added_tokens=False) == 0:  # what transformers makes of a folder without one
+        raise InputError(f"Folder {str(folder)!r} has no tokenizer. Put its tokenizer.json there.")
+    return tokenizer
