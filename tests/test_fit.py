@@ -88,7 +88,7 @@ def test_what_is_told_is_what_is_logged(fitted):
     run = fitted(on_event=told.append)
     logged = [e for e in told if e["event"] in ("step", "evaluation", "note")]
     assert run.events() == json.loads(json.dumps(logged))
-    assert told[0]["event"] == "stage"
+    assert "stage" in {e["event"] for e in told}
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(fitted):
@@ -367,7 +367,8 @@ def test_a_failed_run_says_why(fitted, tmp_path, monkeypatch):
 
 
 IN_A_PROCESS = """
-import sys
+import faulthandler, sys
+faulthandler.dump_traceback_later(100, exit=True)  # a process that hangs says where
 from graftwork import loop
 from graftwork.fit import fit
 from graftwork.methods import FullFineTuning
@@ -383,7 +384,7 @@ fit(
 """
 
 
-def in_a_process(source, tiny, out, *, seconds=0, steps="60steps", dropout="", launch=()):
+def in_a_process(source, tiny, out, *, seconds=0, steps="40steps", dropout="", launch=()):
     arguments = [str(source), str(tiny), str(out), str(seconds), steps, dropout]
     command = [sys.executable, *launch, *([] if launch else ["-c", IN_A_PROCESS]), *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -418,7 +419,7 @@ def test_killed_at_a_random_moment_and_resumed_it_ends_with_the_same_bits(fitted
     process.communicate()
     run = Run.open(out)
     assert run.state == "interrupted"
-    assert_equal(fitted(budget="60steps", out="whole"), resume(run))
+    assert_equal(fitted(budget="40steps", out="whole"), resume(run))
 
 
 def test_sigterm_to_a_process_leaves_a_run_that_resume_ends_with_the_same_bits(fitted, sources, tiny, tmp_path):
@@ -429,7 +430,7 @@ def test_sigterm_to_a_process_leaves_a_run_that_resume_ends_with_the_same_bits(f
     said = ended(process, 60)
     assert f"Go on with: graft resume {out}" in said
     assert Run.open(out).state == "interrupted"
-    assert_equal(fitted(budget="60steps", out="whole"), resume(out))
+    assert_equal(fitted(budget="40steps", out="whole"), resume(out))
 
 
 # --- processes ---
