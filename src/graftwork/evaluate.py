@@ -89,7 +89,8 @@ def evaluate(
     if run.state != "done":
         raise InputError(f"Run {str(run.path)!r} is {run.state}: there is nothing to evaluate yet. Finish it first.")
     own = data is None
-    data = Data.load(**run.asked["data"]) if own else Data.load(data, **{"validation": 0, "test": 0} | load)
+    options: dict[str, Any] = {"validation": 0, "test": 0} | load
+    data = Data.load(**run.asked["data"]) if own else Data.load(data, **options)
     if not own and split not in data.splits and len(data.splits) == 1:
         split = next(iter(data.splits))
     if split not in data.splits:

@@ -69,7 +69,11 @@ class Examples:
         self.ids = _map(folder / "ids.bin", np.int32)
         shape = (len(self.lengths), *described["target_shape"]) if not task.token_level else (-1,)
         self.targets = _map(folder / "targets.bin", np.dtype(described["target_type"])).reshape(shape)
-        self._asked = np.add.reduceat(self.targets >= 0, self.starts[:-1]) if task.token_level else None
+        self._asked = (
+            np.add.reduceat((self.targets >= 0).astype(np.int64), self.starts[:-1])
+            if task.token_level
+            else np.ones(len(self.lengths), dtype=np.int64)
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -81,7 +85,7 @@ class Examples:
 
     def weight(self, places: np.ndarray) -> int:
         """How many answers these windows ask for: what a mean over parts of a batch is weighted by."""
-        return int(self._asked[places].sum()) if self.task.token_level else len(places)
+        return int(self._asked[places].sum())
 
     def target(self, place: int) -> np.ndarray:
         """What is asked of one window."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +67,9 @@ class Request(BaseModel):
     """`classification` or `tagging`; by default what the data looks like."""
     budget: str | None = None
     """`3epochs`, `500steps`, `90s`, `10m`; by default what the method asks for. Stages share it equally."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Of everything random."""
-    coverage: float = Field(1.0, gt=0, le=1)
+    coverage: float = Field(default=1.0, gt=0, le=1)
     """Share of the examples to answer; the least certain rest is marked `unsure`."""
     out: str | None = None
     """The run folder; by default runs/DATA-METHOD."""
@@ -164,16 +165,15 @@ def fit(
     from graftwork.data import Data
 
     began = time.perf_counter()
-    hardware = Hardware(**hardware) if isinstance(hardware, dict) else hardware or Hardware()
     stages = [parse(Method, m) for m in (method if isinstance(method, (list, tuple)) else [method])]
     loaded = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data, task=task)
     request = Request.build(
         data=loaded.source, model=str(model), method=[m.spec() for m in stages], task=task or loaded.task,
         budget=str(Budget.parse(budget)) if budget is not None else None, seed=seed, coverage=coverage,
-        out=None if out is None else str(out), hardware=hardware,
+        out=None if out is None else str(out), hardware=hardware or Hardware(),
     )  # fmt: skip
     folder = resolve(model)
-    world = World(hardware.torch_device())
+    world = World(request.hardware.torch_device())
     name = _data_name(loaded)
     path = Path(out) if out else Run.default_path(name, "-".join(m.name for m in stages))
     findings = _check(request, loaded, path)
@@ -308,15 +308,14 @@ class _Fitting:
         depths = [group.name for group in layers.layer_groups(model.encoder)]
         self._lead(lambda: self.run.update(happened={"depths": depths}))
         train_rows, validation_rows = self._tokenised(model, "train"), self._tokenised(model, "validation")
-        done: list[dict[str, Any]] = []
+        done: list[dict[str, Any]] = list(self.run.happened.get("stages", []))[:at]
         last: Trained | None = None
         for number, method in enumerate(self.recipe):
             if number < at:
                 continue
             self._on_event(event="stage", stage=number, message=f"Stage {number + 1}/{len(self.recipe)}: {method.name}")
-            if number and self.world.leads:
-                model.save(self.checkpoint.parent / "before")
-            self.world.wait()
+            if number > at:
+                self._lead(partial(self._keep, model))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.request.seed * 1000 + number)
                 method.prepare(model, train_rows)
@@ -327,8 +326,18 @@ class _Fitting:
                 )
             model = method.finish(model, train_rows).to(device)
             done.append(self._described(method, model, last))
+            self._lead(partial(self.run.update, happened={"stages": done}))
         self._lead(lambda: self._finish(model, train_rows, validation_rows, done, last))
         self.world.wait()
+
+    def _keep(self, model: TransferModel) -> None:
+        """Save what a stage begins with, for a run that is resumed in it; whole, or not at all."""
+        fresh = self.checkpoint.parent / "fresh"
+        _remove(fresh)
+        model.save(fresh)
+        _remove(self.checkpoint.parent / "before")
+        self.checkpoint.unlink(missing_ok=True)
+        fresh.rename(self.checkpoint.parent / "before")
 
     def _model(self, stage: int) -> TransferModel:
         """The model as the first stage to run finds it."""

@@ -30,11 +30,11 @@ class Hardware(BaseModel):
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the matrix products; weights and optimizer stay fp32. `auto` measures both and takes the faster."""
-    max_tokens: int = Field(8192, ge=1)
+    max_tokens: int = Field(default=8192, ge=1)
     """Tokens computed at once, padding included; larger batches are split and their gradients added up."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads; by default torch's own choice."""
-    checkpoint_seconds: float = Field(60, ge=0)
+    checkpoint_seconds: float = Field(default=60, ge=0)
     """Seconds between checkpoints of a run."""
 
     def torch_device(self) -> torch.device:

@@ -205,19 +205,11 @@ class _Runner:
         factor = _schedule(self.method, self._fraction(step))
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        while True:
-            try:
-                loss = self._gradients(step, places)
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or self.progress.max_tokens <= int(self.train.lengths.max()):
-                    raise
-                self.optimizer.zero_grad()
-                self.progress.max_tokens //= 2
-                self.stage.on_event(
-                    event="note",
-                    message=f"Out of memory: computing {self.progress.max_tokens} tokens at once from now on.",
-                )
+        while (loss := self._gradients(step, places)) is None:
+            self.optimizer.zero_grad()
+            self.progress.max_tokens //= 2
+            message = f"Out of memory: computing {self.progress.max_tokens} tokens at once from now on."
+            self.stage.on_event(event="note", message=message)
         if not math.isfinite(loss):
             rows = sorted(set(self.train.example[places].tolist()))
             raise Diverged(
@@ -235,8 +227,32 @@ class _Runner:
         self.losses.append(loss)
         self._report(factor)
 
-    def _gradients(self, step: int, places: np.ndarray) -> float:
-        """Gradients of the mean loss over the whole batch, however it is split over parts and processes."""
+    def _gradients(self, step: int, places: np.ndarray) -> float | None:
+        """The mean loss over the whole batch, and its gradients, however it is split over parts and processes.
+
+        None where memory did not suffice, on any process, and smaller parts may help.
+        """
+        failure: RuntimeError | None = None
+        loss = torch.zeros((), device=self.model.device)
+        try:
+            loss = self._own_gradients(step, places)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = error
+        if self.world.agree(failure is not None):
+            if self.progress.max_tokens <= int(self.train.lengths.max()):
+                raise failure or RuntimeError("Another process ran out of memory.")
+            return None
+        if self.world.size > 1:
+            for weight in self.weights:
+                if weight.requires_grad and weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+            self.world.add_up([w.grad for w in self.weights if w.grad is not None] + [loss])
+        return float(loss)
+
+    def _own_gradients(self, step: int, places: np.ndarray) -> Tensor:
+        """The part of the loss, and in the weights of the gradients, that falls to this process."""
         parts = cut_by_tokens(places, self.train.lengths, self.progress.max_tokens, parts=self.world.size)
         total = self.train.weight(places)
         loss_sum = torch.zeros((), device=self.model.device)
@@ -253,12 +269,7 @@ class _Runner:
                 loss = self.method.loss(self.model, batch) * share
             loss.backward()
             loss_sum += loss.detach()
-        if self.world.size > 1:
-            for weight in self.weights:
-                if weight.requires_grad and weight.grad is None:
-                    weight.grad = torch.zeros_like(weight)
-            self.world.add_up([w.grad for w in self.weights if w.grad is not None] + [loss_sum])
-        return float(loss_sum)
+        return loss_sum
 
     def _batch(self, places: np.ndarray) -> Batch:
         batch = self.train.batch(places, self.remap)
@@ -294,7 +305,7 @@ class _Runner:
         scores = quick_score(self.model, found, targets)
         value = scores[self.model.task.selection] - 1e-6 * scores["loss"]  # of two equal ones, the more certain
         self.progress.since_best += 1
-        if value > self.progress.best:
+        if value > self.progress.best or not self.best:
             self.progress.best, self.progress.best_step, self.progress.since_best = value, step, 0
             self.best = [w.detach().clone() for w in self.weights]
         self.progress.seconds = time.perf_counter() - self.began

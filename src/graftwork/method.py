@@ -64,30 +64,33 @@ class Method(Choice):
 class GradientMethod(Method, abstract=True):
     """A method that trains by gradient descent: the hyper-parameters they all share."""
 
-    epochs: float = Field(6, gt=0)
+    epochs: float = Field(default=6, gt=0)
     """Passes over the training data, where no budget is given; small data gets more, so that there are 400 steps."""
-    lr: float = Field(2e-4, gt=0, lt=1)
+    lr: float = Field(default=2e-4, gt=0, lt=1)
     """Learning rate of the encoder's topmost block, at its peak."""
-    head_lr_factor: float = Field(10.0, gt=0)
+    head_lr_factor: float = Field(default=10.0, gt=0)
     """The head, which starts from nothing, learns this many times as fast."""
-    layer_decay: float = Field(1.0, gt=0, le=1)
-    """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Examples an optimizer step."""
     schedule: Literal["linear", "cosine", "cosine-restarts", "constant"] = "linear"
     """How the rate falls after the warm-up; `cosine-restarts` rises again three times."""
-    warmup: float = Field(0.1, ge=0, lt=1)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the rate rises from 0."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled decay of matrices; never of biases, norms and embedding tables."""
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient; what is longer is scaled down to it."""
-    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     """Share of the target that is spread over all classes."""
-    dropout: float | None = Field(None, ge=0, lt=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
     """Of the encoder; by default as its config says."""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     """Validations without a new best after which training stops; by default it goes on to the budget's end."""
+
+    @property
+    def depth_factor(self) -> float:
+        """Each depth below the topmost learns at this times the rate of the one above it."""
+        return 1.0
 
     def loss(self, model: TransferModel, batch: Batch) -> Tensor:
         """What is minimised: a scalar, the mean over the batch."""
@@ -100,7 +103,7 @@ class GradientMethod(Method, abstract=True):
         parameters = dict(model.encoder.named_parameters())
         for distance, group in enumerate(reversed(layers.layer_groups(model.encoder))):
             members = [parameters[name] for name in group.parameters if parameters[name].requires_grad]
-            groups += self._split(group.name, members, self.lr * self.layer_decay**distance, tables)
+            groups += self._split(group.name, members, self.lr * self.depth_factor**distance, tables)
         return groups
 
     def _split(self, name: str, members: list[nn.Parameter], lr: float, tables: set[int]) -> list[ParamGroup]:

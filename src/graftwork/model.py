@@ -102,7 +102,8 @@ class TransferModel(nn.Module):
         super().__init__()
         if not task.labels:
             raise InputError(f"Task {task.name!r} has no labels yet. Give them, or let `fit` take them from the data.")
-        self.encoder, self.modality, self.task, self.pooling = encoder, modality, task, pooling
+        self.encoder, self.modality, self.task = encoder, modality, task
+        self.pooling: Pooling = pooling
         self.head = head or Head(width_of(encoder), len(task.labels), normalized=task.normalized, scale=10.0)
         self.decision = decision or Decision()
         self.above: RunAbove | None = None  # set while the frozen prefix is read from disk, see `features`

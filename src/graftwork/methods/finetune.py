@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from graftwork import layers
-from graftwork.method import GradientMethod, ParamGroup
+from graftwork.method import GradientMethod
 from graftwork.methods.probe import LinearProbe
 
 if TYPE_CHECKING:
@@ -23,11 +23,16 @@ class FullFineTuning(GradientMethod):
         "a head that starts from the probe: LP-FT, Kumar et al. 2022, section 4"
     )
 
-    layer_decay: float = Field(0.9, gt=0, le=1)
+    layer_decay: float = Field(default=0.9, gt=0, le=1)
     """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
     head_start: Literal["probe", "random"] = "probe"
     """A fresh head starts from a logistic regression on the frozen encoder, which tears no feature in the first steps
     (classification only), or from small random weights."""
+
+    @property
+    def depth_factor(self) -> float:
+        """`layer_decay`."""
+        return self.layer_decay
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Everything trains; a head that has learned nothing yet is read off the frozen encoder first."""
@@ -41,7 +46,7 @@ class TopLayers(GradientMethod):
 
     paper: ClassVar[str] = "Lee, Tang & Lin 2019, What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning"
 
-    blocks: int = Field(2, ge=0)
+    blocks: int = Field(default=2, ge=0)
     """How many of the topmost blocks train; 0 trains the head alone."""
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
@@ -58,15 +63,13 @@ class DiscriminativeRates(GradientMethod):
 
     paper: ClassVar[str] = "ULMFiT, Howard & Ruder 2018, section 3.2, 'Discriminative fine-tuning'"
 
-    decay: float = Field(2.6, ge=1)
+    decay: float = Field(default=2.6, ge=1)
     """The rate of each depth is that of the one above it divided by this; ULMFiT found 2.6."""
 
-    def param_groups(self, model: TransferModel) -> list[ParamGroup]:
-        """The head, then depths downwards, each `decay` times slower."""
-        return self.model_copy(update={"layer_decay": 1 / self.decay})._by_depth(model)
-
-    def _by_depth(self, model: TransferModel) -> list[ParamGroup]:
-        return super().param_groups(model)
+    @property
+    def depth_factor(self) -> float:
+        """One `decay`-th."""
+        return 1 / self.decay
 
 
 class GradualUnfreezing(GradientMethod):
@@ -74,12 +77,17 @@ class GradualUnfreezing(GradientMethod):
 
     paper: ClassVar[str] = "ULMFiT, Howard & Ruder 2018, section 3.3, 'Gradual unfreezing'"
 
-    layer_decay: float = Field(0.9, gt=0, le=1)
+    layer_decay: float = Field(default=0.9, gt=0, le=1)
     """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
-    every: int = Field(1, ge=1)
+    every: int = Field(default=1, ge=1)
     """Epochs between two unfreezings."""
-    epochs: float = Field(10, gt=0)
+    epochs: float = Field(default=10, gt=0)
     """Passes over the training data, where no budget is given: one for the head, one for each depth, and some over."""
+
+    @property
+    def depth_factor(self) -> float:
+        """`layer_decay`."""
+        return self.layer_decay
 
     def on_epoch(self, model: TransferModel, epoch: int) -> None:
         """Epoch 0 trains the head; each `every` epochs the next depth below joins."""

@@ -19,17 +19,17 @@ class LoRA(GradientMethod):
     name: ClassVar[str] = "lora"
     paper: ClassVar[str] = "LoRA, Hu et al. 2021, section 4.1, eq. 3"
 
-    rank: int = Field(8, ge=1)
+    rank: int = Field(default=8, ge=1)
     """Rank of the update of each matrix."""
-    alpha: float = Field(16, gt=0)
+    alpha: int = Field(default=16, ge=1)
     """The update is scaled by alpha / rank."""
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout of what enters the update."""
     targets: str = "all-linear"
     """Which layers: `all-linear`, or the ends of their names separated by commas, such as `query,value`."""
-    lr: float = Field(1e-3, gt=0, lt=1)
+    lr: float = Field(default=1e-3, gt=0, lt=1)
     """Learning rate of the updates, at its peak."""
-    head_lr_factor: float = Field(2.0, gt=0)
+    head_lr_factor: float = Field(default=2.0, gt=0)
     """The head learns this many times as fast."""
 
     def prepare(self, model: TransferModel, train: Examples) -> None:

@@ -24,11 +24,11 @@ class LinearProbe(Method):
 
     strengths: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0)
     """Inverse regularisation strengths C to choose from; the best in cross-validation on train is taken."""
-    folds: int = Field(5, ge=2)
+    folds: int = Field(default=5, ge=2)
     """Folds of the cross-validation; fewer where a class has fewer examples."""
-    max_iter: int = Field(1000, ge=1)
+    max_iter: int = Field(default=1000, ge=1)
     """Iterations of the solver at most."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Of the folds."""
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
@@ -82,13 +82,14 @@ class LinearProbe(Method):
                 some, _, answers, _ = train_test_split(x, y, train_size=_ROWS_TO_CHOOSE_BY, random_state=self.seed)
             folds = min(self.folds, int(np.unique(answers, return_counts=True)[1].min()))
             if folds >= 2:
-                path = LogisticRegressionCV(  # from weak to strong, each fit beginning where the last one ended
-                    Cs=self.strengths, cv=StratifiedKFold(folds, shuffle=True, random_state=self.seed), scoring=scoring,
-                    max_iter=self.max_iter, use_legacy_attributes=False, l1_ratios=(0.0,),
-                ).fit(some, answers)  # fmt: skip
+                options: dict[str, Any] = {"use_legacy_attributes": False, "l1_ratios": (0.0,), "Cs": self.strengths}
+                cut = StratifiedKFold(folds, shuffle=True, random_state=self.seed)
+                # from weak to strong, each fit beginning where the last one ended
+                path = LogisticRegressionCV(cv=cut, scoring=scoring, max_iter=self.max_iter, **options)
+                path.fit(some, answers)
                 if some is x:
                     return path
-                chosen = path.C_
+                chosen = float(np.mean(path.C_))
         return LogisticRegression(C=chosen, max_iter=self.max_iter).fit(x, y)
 
 

@@ -151,6 +151,6 @@ def _converted(folder: Path) -> Tokenizer:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"Folder {str(folder)!r} has no tokenizer that can be read ({error}).") from None
-    if tokenizer.get_vocab_size(with_added_tokens=False) == 0:  # what transformers makes of a folder without one
-        raise InputError(f"Folder {str(folder)!r} has no tokenizer. Put its tokenizer.json there.")
+    if tokenizer.get_vocab_size() <= 8:  # what transformers makes of a folder without one: special tokens alone
+        raise InputError(f"Folder {str(folder)!r} has no tokenizer that can be read. Put its tokenizer.json there.")
     return tokenizer

@@ -125,9 +125,8 @@ class Classification(Task):
         truth = np.asarray(targets)
         probabilities = self.probabilities(outputs, decision.temperature)
         guess = (probabilities >= decision.threshold).astype(int) if self.multi_label else probabilities.argmax(axis=1)
-        per_class = precision_recall_fscore_support(
-            truth, guess, labels=np.arange(len(self.labels)), average=None, zero_division=0.0
-        )
+        options: dict[str, Any] = {"labels": np.arange(len(self.labels)), "average": None, "zero_division": 0.0}
+        per_class: Any = precision_recall_fscore_support(truth, guess, **options)
         confidence = self._confidence(probabilities, decision.threshold)
         right = (guess == truth).all(axis=1) if self.multi_label else guess == truth
         sure = confidence >= decision.sure_from

@@ -98,7 +98,8 @@ class Tagging(Task):
         truth = [[self.labels[k] for k in t] for t in targets]
         predictions = self.read(outputs, decision)
         guess = [list(p.label) for p in predictions]
-        report = classification_report(truth, guess, output_dict=True, zero_division=0)
+        zero: Any = {"zero_division": 0}  # seqeval's own hints allow only text here
+        report: Any = classification_report(truth, guess, output_dict=True, **zero)
         flat, answers = np.concatenate(outputs).astype(np.float64), np.concatenate(targets)
         chance = _log_softmax(flat / decision.temperature)[np.arange(len(answers)), answers]
         sure = np.array([not p.unsure for p in predictions])
@@ -106,9 +107,9 @@ class Tagging(Task):
         return {
             "n": len(targets),
             "loss": float(-chance.mean()),
-            "f1": float(f1_score(truth, guess, zero_division=0)),
-            "precision": float(precision_score(truth, guess, zero_division=0)),
-            "recall": float(recall_score(truth, guess, zero_division=0)),
+            "f1": float(np.mean(f1_score(truth, guess, **zero))),
+            "precision": float(np.mean(precision_score(truth, guess, **zero))),
+            "recall": float(np.mean(recall_score(truth, guess, **zero))),
             "token_accuracy": float((flat.argmax(axis=1) == answers).mean()),
             "coverage": float(sure.mean()),
             "accuracy_when_sure": float(right[sure].mean()) if sure.any() else None,
@@ -127,7 +128,8 @@ def _every_word_encoded(modality: Text, inputs: Sequence[list[str]]) -> list[Enc
     a word without a token would have no answer.
     """
     encodings = modality.encodings(inputs)
-    stand_in = "?" if modality.unknown_id is None else modality.tokenizer.id_to_token(modality.unknown_id)
+    unknown = modality.unknown_id
+    stand_in = (None if unknown is None else modality.tokenizer.id_to_token(unknown)) or "?"
     for i, (words, encoding) in enumerate(zip(inputs, encodings, strict=True)):
         missing = set(range(len(words))).difference(w for w in encoding.word_ids if w is not None)
         if missing:
