@@ -1,0 +1,42 @@
+"""Every script of examples/ runs as it stands, from an empty folder, in seconds."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from graftwork.choice import lookup, names
+from graftwork.fit import Request, fit
+from graftwork.method import Method
+from graftwork.run import Run
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Method, "_shelf", dict(Method._shelf))  # what an example puts there, only it sees
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda script: script.stem)
+def test_runs(script: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(script), run_name="__main__")
+    assert "accuracy" in capsys.readouterr().out
+    (run,) = Run.list()
+    assert run.state == "done"
+    assert (run.path / "report.html").is_file()
+
+
+def test_the_run_file_runs() -> None:
+    asked = Request.from_yaml(EXAMPLES / "run.yaml").model_dump(exclude_unset=True)
+    run = fit(**asked)
+    assert run.state == "done"
+
+
+def test_every_method_has_an_example() -> None:
+    shelf = {name for name in names(Method) if lookup(Method, name).__module__.startswith("graftwork.methods.")}
+    scripts = {script.stem.replace("_", "-") for script in EXAMPLES.glob("*.py")}
+    assert shelf <= scripts
