@@ -1,0 +1,194 @@
+"""Write the parts of the docs that the code or a measurement knows better: `python docs/generate.py`.
+
+findings.md and methods.md come from the shelves; the table of results and the run file in both READMEs from
+`benchmarks/results/` and `examples/run.yaml`. A test keeps them fresh.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh-CN.md"}
+
+
+def main() -> None:
+    """Write them."""
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[Path, str]:
+    """Path -> what should stand there."""
+    readmes = {path: readme(path.read_text(encoding="utf-8"), language) for language, path in READMES.items()}
+    return {ROOT / "docs" / "findings.md": findings(), ROOT / "docs" / "methods.md": methods(), **readmes}
+
+
+def findings() -> str:
+    """Every kind of finding, errors first."""
+    from graftwork.check import CODES
+    from graftwork.finding import KINDS, ORDER
+
+    parts = [
+        "# What `graft check` can find",
+        f"{len(CODES)} kinds. Errors block `fit`; warnings and notes do not, and are kept in the run and its report. "
+        "Each finding names the rows or the line, and says what to do.",
+    ]
+    for severity in ORDER:
+        kinds = [(f"`{code}`", CODES[code]) for code in CODES if KINDS[code].severity == severity]
+        parts += [f"## {severity.capitalize()}s", table(("code", "what it says"), kinds)]
+    return page(parts)
+
+
+def methods() -> str:
+    """Every method with its fields."""
+    import graftwork.methods  # noqa: F401  puts them on their shelf
+    from graftwork.choice import lookup, names
+    from graftwork.method import Method
+
+    parts = [
+        "# Methods",
+        "`--method NAME --set field=value` on the command line, `{name: {field: value}}` in a run file, or the class "
+        "in Python (`from graftwork.methods import LoRA`). Several methods are a recipe of stages.",
+    ]
+    shelf = {name: lookup(Method, name) for name in names(Method)}
+    for name, method in shelf.items():
+        if not method.__module__.startswith("graftwork.methods."):  # somebody's own
+            continue
+        fields = [
+            (f"`{f.name}`", f"{f.type} {f.range}".strip(), "" if f.default is None else f"`{f.default}`", f.sentence)
+            for f in method.fields()
+        ]
+        script = f"../examples/{name.replace('-', '_')}.py"
+        parts += [
+            f"## {name}",
+            inspect.cleandoc(method.__doc__ or ""),
+            f"Class `{method.__name__}`, [example]({script}). Paper: {method.paper}.",
+            table(("field", "must be", "default", "meaning"), fields),
+        ]
+    return page(parts)
+
+
+def readme(text: str, language: str) -> str:
+    """A README with its results and its run file brought up to date."""
+    run_file = (ROOT / "examples" / "run.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"```yaml\n.*?```", lambda _: f"```yaml\n{run_file}```", text, flags=re.DOTALL)
+    head = {"en": ("what", "result", "file"), "zh": ("测的是什么", "结果", "文件")}[language]
+    found = table(head, results(language))
+    block = f"<!-- benchmarks -->\n\n{found}\n\n<!-- /benchmarks -->"
+    return re.sub(r"<!-- benchmarks -->.*?<!-- /benchmarks -->", lambda _: block, text, flags=re.DOTALL)
+
+
+def results(language: str) -> Iterator[tuple[str, str, str]]:
+    """(what, result, file) of everything that has been measured; what has no result is left out."""
+    english = language == "en"
+    for name, told in (
+        ("probe", _probe), ("full", _full), ("tasks", _tasks), ("speed", _speed), ("resume", _resume),
+        ("memory", _memory), ("budget", _budget),
+    ):  # fmt: skip
+        file = ROOT / "benchmarks" / "results" / f"{name}.json"
+        if file.is_file():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            for what, result in told(found, english):
+                yield what, result, f"[{name}.json](benchmarks/results/{name}.json)"
+
+
+def _probe(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    for part, value in found.get("summary", {}).items():
+        if english:
+            draws = f", {value['n']} draws" if value["n"] > 1 else " data"
+            yield (
+                f"BANKING77 (77 classes), linear probe, {part}{draws}: accuracy on the official test",
+                _interval(value),
+            )
+        else:
+            part = {"full": "全部数据"}.get(part, f"每类 {part.removesuffix('-shot')} 条")
+            draws = f"（{value['n']} 次抽样）" if value["n"] > 1 else ""
+            yield f"BANKING77（77 类），线性探针，{part}{draws}：官方测试集准确率", _interval(value)
+
+
+def _full(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if value := found.get("summary", {}).get("accuracy"):
+        what = (
+            f"BANKING77, full fine-tuning with the defaults, {value['n']} seeds: accuracy on the official test"
+            if english
+            else f"BANKING77，默认设置的全量微调，{value['n']} 个随机种子：官方测试集准确率"
+        )
+        yield what, _interval(value)
+
+
+def _tasks(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    for name, value in found.get("summary", {}).items():
+        metric = value["metric"].replace("_", " ").replace("f1", "F1")
+        probe, tuned = _interval(value["linear-probe"]), _interval(value["full-fine-tuning"])
+        if english:
+            yield f"{name}, {metric}, {value['full-fine-tuning']['n']} seeds", f"full {tuned}; probe {probe}"
+        else:
+            seeds = value["full-fine-tuning"]["n"]
+            yield f"{name}，{metric}，{seeds} 个随机种子", f"全量微调 {tuned}；探针 {probe}"
+
+
+def _speed(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    said = {
+        "rate": (
+            "training speed against `transformers.Trainer` at its best here",
+            "训练速度，对比调到最好的 `transformers.Trainer`",
+        ),
+        "score": ("time to Trainer's final validation score", "达到 Trainer 最终验证分数所需的时间"),
+        "textbook": (
+            "training speed against the textbook recipe (padded to 512, batch 16, fp32)",
+            "训练速度，对比教科书式做法（补齐到 512，批量 16，fp32）",
+        ),
+        "frozen": ("10 epochs with the lower blocks frozen, against Trainer", "冻结下层训练 10 轮，对比 Trainer"),
+    }
+    for part, names in said.items():
+        if ratio := found.get("parts", {}).get(part, {}).get("ratio"):
+            yield names[not english], f"{ratio:.1f}x faster" if english else f"快 {ratio:.1f} 倍"
+
+
+def _resume(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if summary := found.get("summary"):
+        what = "killed with -9 at a random moment and resumed: weights the same to the bit"
+        count = f"{summary['identical']} of {summary['kills']}"
+        zh = f"{summary['kills']} 次中 {summary['identical']} 次"
+        yield (what, count) if english else ("在随机时刻 kill -9 后恢复：权重逐位相同", zh)
+
+
+def _memory(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    for part, value in found.get("parts", {}).items():
+        what = f"{part}, a CSV of {value['rows']:,} rows: peak memory"
+        zh = f"{part}，{value['rows']:,} 行的 CSV：内存峰值"
+        yield (what if english else zh), f"{value['peak_mib']:,.0f} MiB"
+
+
+def _budget(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if parts := list(found.get("parts", {}).values()):
+        asked = ", ".join(f"{part['asked']:g}s" for part in parts)
+        worst = max((part["off"] for part in parts), key=abs)
+        what = f"`--budget` {asked}: largest distance from what was asked"
+        yield (what if english else f"`--budget` {asked}：与要求的最大偏差"), f"{worst:+.1%}"
+
+
+def _interval(value: dict[str, Any]) -> str:
+    half = value["half_width_95"]
+    return f"{100 * value['mean']:.1f}" + (f" ± {100 * half:.1f}" if half is not None else "") + " %"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    cells = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
+
+
+def page(parts: Sequence[str]) -> str:
+    """Paragraphs under a line that says where they come from."""
+    return "\n\n".join(["<!-- Written by docs/generate.py. -->", *parts]) + "\n"
+
+
+if __name__ == "__main__":
+    main()
