@@ -29,11 +29,11 @@ def test_a_stated_precision_is_taken_and_auto_is_measured_once(monkeypatch):
 
 
 def test_measuring_the_machine_draws_nothing_from_the_global_generator():
-    from graftwork.hardware import _faster_precision
+    from graftwork.hardware import faster_precision
 
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    _faster_precision.__wrapped__("cpu")
+    faster_precision.__wrapped__("cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -91,8 +91,9 @@ def evaluate(
     own = data is None
     options: dict[str, Any] = {"validation": 0, "test": 0} | load
     data = Data.load(**run.asked["data"]) if own else Data.load(data, **options)
-    if not own and split not in data.splits and len(data.splits) == 1:
-        split = next(iter(data.splits))
+    name = split
+    if not own and split not in data.splits and len(data.splits) == 1:  # the rows of a lone file are called train
+        split, name = next(iter(data.splits)), data.name
     if split not in data.splits:
         raise InputError(
             f"The data has no split {split!r}, only {sorted(data.splits)}. Give the rows to score as DATA."
@@ -105,7 +106,7 @@ def evaluate(
     if own:
         record(run, data, split, model, examples, found, metrics)
         report(run)
-    return {"split": split, "rows": len(data[split]), **metrics}
+    return {"split": name, "rows": len(data[split]), **metrics}
 
 
 def record(

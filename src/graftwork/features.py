@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from graftwork import layers
-from graftwork.examples import Batch, Examples, building, cache_folder
+from graftwork.examples import Batch, Examples, building, cache_folder, cut_by_tokens
 from graftwork.hardware import autocast
 from graftwork.model import TransferModel, evaluating
 
@@ -190,3 +190,16 @@ def embeddings(model: TransferModel, examples: Examples, *, precision: str = "fp
     finally:
         for parameter, flag in trains.items():
             parameter.requires_grad_(flag)
+
+
+@torch.inference_mode()
+def embeddings_of(model: TransferModel, examples: Examples, places: np.ndarray, precision: str) -> np.ndarray:
+    """What the head reads for some windows, (places, dim), computed now and not kept."""
+    found = np.zeros((len(places), model.width), dtype=np.float32)
+    order = np.argsort(-examples.lengths[places], kind="stable")
+    position = {int(place): i for i, place in enumerate(places)}
+    with evaluating(model), autocast(model.device, precision):
+        for part in cut_by_tokens(places[order], examples.lengths, max_tokens=8192):
+            states = model.embed(examples.batch(part).to(model.device).inputs).float().cpu().numpy()
+            found[[position[int(place)] for place in part]] = states
+    return found

@@ -57,7 +57,7 @@ class Hardware(BaseModel):
 
     def chosen_precision(self) -> Literal["fp32", "bf16"]:
         """`precision`, with `auto` decided by measurement."""
-        return _faster_precision(self.torch_device().type) if self.precision == "auto" else self.precision
+        return faster_precision(self.torch_device().type) if self.precision == "auto" else self.precision
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -84,7 +84,7 @@ def quick_attention(encoder: Any, device: torch.device) -> Iterator[None]:
 
 
 @cache
-def _faster_precision(device: str) -> Literal["fp32", "bf16"]:
+def faster_precision(device: str) -> Literal["fp32", "bf16"]:
     """The precision whose matrix products are faster here, by more than the measurement's noise."""
     a, b = torch.ones(512, 384, device=device), torch.ones(384, 1536, device=device)
     halves = a.bfloat16(), b.bfloat16()
@@ -93,7 +93,7 @@ def _faster_precision(device: str) -> Literal["fp32", "bf16"]:
     for _ in range(12):  # interleaved, so that a busy moment hits both
         for name, (left, right) in (("fp32", (a, b)), ("bf16", halves)):
             start = time.perf_counter()
-            left @ right
+            torch.matmul(left, right)
             wait()
             times[name].append(time.perf_counter() - start)
     return "bf16" if statistics.median(times["bf16"]) * 1.3 < statistics.median(times["fp32"]) else "fp32"

@@ -127,6 +127,7 @@ class _Runner:
         self.model, self.train, self.validation, self.stage, self.remap = model, train, validation, stage, remap
         self.groups, self.weights, self.optimizer = groups, weights, optimizer
         self.method, self.world = stage.method, stage.world
+        self.fused = bool(optimizer.defaults["fused"])
         self.steps_per_epoch = math.ceil(len(train) / self.method.batch_size)
         self.total_steps = stage.budget.steps(self.steps_per_epoch)
         self.best: list[Tensor] = []
@@ -216,8 +217,7 @@ class _Runner:
                 f"The loss is {loss} at step {step + 1}, on rows {rows} of train (counted from 0). "
                 f"Give a lower lr than {self.method.lr:g}, or look at these rows."
             )
-        trained = [w for w in self.weights if w.grad is not None]
-        torch.nn.utils.clip_grad_norm_(trained, self.method.clip)
+        self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.on_step(self.model, step + 1)
@@ -226,6 +226,19 @@ class _Runner:
         self.progress.seconds = time.perf_counter() - self.began
         self.losses.append(loss)
         self._report(factor)
+
+    def _clip(self) -> None:
+        """Bring gradients that are longer than `clip` down to it."""
+        gradients = [w.grad for w in self.weights if w.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not self.fused:
+            torch.nn.utils.clip_grads_with_norm_(
+                [w for w in self.weights if w.grad is not None], self.method.clip, norm
+            )
+            return
+        # the fused kernel divides by this on its way: one pass over all gradients less
+        self.optimizer.grad_scale = torch.clamp((norm + 1e-6) / self.method.clip, min=1.0)  # type: ignore[attr-defined]
+        self.optimizer.found_inf = torch.zeros((), device=norm.device)  # type: ignore[attr-defined]
 
     def _gradients(self, step: int, places: np.ndarray) -> float | None:
         """The mean loss over the whole batch, and its gradients, however it is split over parts and processes.

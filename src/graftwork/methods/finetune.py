@@ -8,7 +8,7 @@ from pydantic import Field
 
 from graftwork import layers
 from graftwork.method import GradientMethod
-from graftwork.methods.probe import LinearProbe
+from graftwork.methods.probe import start_head
 
 if TYPE_CHECKING:
     from graftwork.examples import Examples
@@ -37,7 +37,7 @@ class FullFineTuning(GradientMethod):
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Everything trains; a head that has learned nothing yet is read off the frozen encoder first."""
         if self.head_start == "probe" and model.head.fresh and not model.task.token_level:
-            LinearProbe(strengths=(10.0,)).finish(model, train)
+            start_head(model, train)
         super().prepare(model, train)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from graftwork.features import embeddings
+from graftwork.features import embeddings, embeddings_of
+from graftwork.hardware import faster_precision
 from graftwork.method import Method
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class LinearProbe(Method):
     """Folds of the cross-validation; fewer where a class has fewer examples."""
     max_iter: int = Field(default=1000, ge=1)
     """Iterations of the solver at most."""
+    tolerance: float = Field(default=1e-4, gt=0)
+    """The solver stops where no element of the gradient is larger."""
     seed: int = Field(default=0, ge=0)
     """Of the folds."""
 
@@ -38,17 +41,20 @@ class LinearProbe(Method):
 
     def finish(self, model: TransferModel, train: Examples) -> TransferModel:
         """Fit the head in closed form."""
-        x, y = _table(model, train)
-        weight, bias = self._several(x, y) if y.ndim == 2 else self._one(x, y)
-        classes = len(model.task.labels)
-        with torch.no_grad():
-            model.head.linear.weight.zero_()
-            model.head.linear.bias.fill_(_NEVER)
-            present = np.arange(classes) if y.ndim == 2 else np.unique(y)
-            model.head.linear.weight[present] = torch.from_numpy(weight / model.head.factor).float().to(model.device)
-            model.head.linear.bias[present] = torch.from_numpy(bias).float().to(model.device)
-            model.head.fresh = False
+        self.write_head(model, *_table(model, train))
         return model
+
+    def write_head(self, model: TransferModel, x: np.ndarray, y: np.ndarray) -> None:
+        """Fit the regression of targets on embeddings `x` (n, dim), and make it the model's head."""
+        weight, bias = self._several(x, y) if y.ndim == 2 else self._one(x, y)
+        present = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
+        linear = model.head.linear
+        with torch.no_grad():
+            linear.weight.zero_()
+            linear.bias.fill_(_NEVER)
+            linear.weight[present] = torch.from_numpy(weight / model.head.factor).float().to(model.device)
+            linear.bias[present] = torch.from_numpy(bias).float().to(model.device)
+        model.head.fresh = False
 
     def _one(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Multinomial weights (classes, dim) and biases (classes,), of the classes that occur."""
@@ -85,12 +91,14 @@ class LinearProbe(Method):
                 options: dict[str, Any] = {"use_legacy_attributes": False, "l1_ratios": (0.0,), "Cs": self.strengths}
                 cut = StratifiedKFold(folds, shuffle=True, random_state=self.seed)
                 # from weak to strong, each fit beginning where the last one ended
-                path = LogisticRegressionCV(cv=cut, scoring=scoring, max_iter=self.max_iter, **options)
+                path = LogisticRegressionCV(
+                    cv=cut, scoring=scoring, max_iter=self.max_iter, tol=self.tolerance, **options
+                )
                 path.fit(some, answers)
                 if some is x:
                     return path
                 chosen = float(np.mean(path.C_))
-        return LogisticRegression(C=chosen, max_iter=self.max_iter).fit(x, y)
+        return LogisticRegression(C=chosen, max_iter=self.max_iter, tol=self.tolerance).fit(x, y)
 
 
 _ROWS_TO_CHOOSE_BY = 10_000
@@ -100,12 +108,27 @@ _NEVER = -20.0
 """The bias of a class that train does not hold."""
 
 
-def _table(model: TransferModel, train: Examples) -> tuple[np.ndarray, np.ndarray]:
+def start_head(model: TransferModel, train: Examples) -> None:
+    """A quick probe as the head that fine-tuning starts from; read off at most `_ROWS_TO_CHOOSE_BY` rows."""
+    generator = np.random.default_rng(0)
+    some = generator.permutation(len(train))[:_ROWS_TO_CHOOSE_BY]
+    x, y = _table(model, train, np.sort(some), faster_precision(model.device.type))
+    LinearProbe(strengths=(10.0,), tolerance=1e-3).write_head(model, x, y)
+    with torch.no_grad():  # a class that was not among the rows may still come
+        bias = model.head.linear.bias
+        bias[bias == _NEVER] = bias[bias != _NEVER].min()
+
+
+def _table(
+    model: TransferModel, train: Examples, places: np.ndarray | None = None, precision: str = "fp32"
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows for the regression: embeddings (n, dim) and targets (n,) or (n, labels).
 
     For tagging each word is a row: the state of its first piece.
     """
-    states = embeddings(model, train)
+    if places is not None:
+        return model.head.prepared(embeddings_of(model, train, places, precision)), np.asarray(train.targets[places])
+    states = embeddings(model, train, precision=precision)
     targets = np.asarray(train.targets)
     if model.task.token_level:
         asked = targets != -100
