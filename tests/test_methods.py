@@ -177,7 +177,7 @@ def test_a_fresh_head_starts_from_the_probe_and_a_trained_one_is_kept(work):
     started = model.head.linear.weight.clone()
     again, _, _ = work()
     LinearProbe(strengths=(10.0,)).finish(again, train)
-        torch.testing.assert_close(started, again.head.linear.weight, atol=0.1, rtol=0)  # bf16, and a looser tolerance
+    torch.testing.assert_close(started, again.head.linear.weight, atol=0.1, rtol=0)  # bf16, and a looser tolerance
     model.head.linear.weight.data.zero_()
     model.head.fresh = False
     FullFineTuning().prepare(model, train)
