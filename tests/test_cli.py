@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -380,7 +381,7 @@ def test_a_run_that_fails_says_why_where_the_details_are_and_exits_1(
     def fall(*_: object, **__: object) -> None:
         raise RuntimeError("the optimizer fell over")
 
-    monkeypatch.setattr("graftwork.fit.train", fall)
+    monkeypatch.setattr(importlib.import_module("graftwork.fit"), "train", fall)
     said = graft("fit", reviews, "--model", tiny, "--out", tmp_path / "run", "--json")
     assert said.code == said.json["exit"] == 1
     assert "the optimizer fell over" in said.err

@@ -195,8 +195,7 @@ def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
 
     began = time.perf_counter()
     run = run if isinstance(run, Run) else Run.open(run)
-    if run.state == "done":
-        raise InputError(f"Run {str(run.path)!r} is finished: there is nothing to resume.")
+    run.require_unfinished()
     request = Request.build(**run.asked)
     data = Data.load(**request.data) if isinstance(request.data, dict) else Data.load(request.data)
     asked = run.data.get("fingerprint")

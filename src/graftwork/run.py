@@ -158,6 +158,15 @@ class Run:
         """Why the run failed or was interrupted, in plain words; None when there is nothing to say."""
         return self._state()[1]
 
+    def require_unfinished(self) -> None:
+        """Refuse to resume what is finished.
+
+        Raises:
+            InputError: the run is done.
+        """
+        if self.state == "done":
+            raise InputError(f"Run {str(self.path)!r} is finished: there is nothing to resume.")
+
     def set_state(self, state: State, cause: str | None = None) -> None:
         """Write the state, atomically; "running" is tied to the calling process.
 

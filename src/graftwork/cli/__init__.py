@@ -194,6 +194,7 @@ def resume(run: typed.Folder, evaluate: typed.Evaluate = True, as_json: typed.Js
 
     screen = _screen(as_json)
     opened = Run.open(run)
+    opened.require_unfinished()
     from graftwork.fit import resume
 
     with screen.progress() as meter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class Screen:
         stream = sys.stderr if json else sys.stdout
         self._people = _Console(file=stream, highlight=False, width=None if stream.isatty() else WIDE)
         self._errors = _Console(stderr=True, highlight=False, soft_wrap=True)
+        self._inferred: set[str] = set()  # what the data was understood to be is said once
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """A line for people."""
@@ -74,6 +75,7 @@ class Screen:
         from graftwork.finding import number
 
         known = report.get("data") or {}
+        self._inferred.update(known.get("said", ()))
         for sentence in known.get("said", ()):
             self.say(f"        {sentence}")
         rows = ", ".join(f"{count:,} {split}" for split, count in report["summary"].get("rows", {}).items())
@@ -180,7 +182,7 @@ class Screen:
 
     def progress(self) -> Meter:
         """A meter for a fit's events, on stderr."""
-        return Meter(_Console(stderr=True, highlight=False))
+        return Meter(_Console(stderr=True, highlight=False), self._inferred)
 
 
 class Meter:
@@ -189,8 +191,8 @@ class Meter:
     It is used as a context manager, and is itself the `on_event` that `fit` takes.
     """
 
-    def __init__(self, console: Console):
-        self._console = console
+    def __init__(self, console: Console, said_before: Collection[str] = ()):
+        self._console, self._said_before = console, said_before
         self._latest: dict[str, Any] = {}
         self._score: float | None = None
         self._said_at = time.monotonic()
@@ -218,8 +220,8 @@ class Meter:
             self._latest = dict(event)
         elif event["event"] == "evaluation":
             self._score = next((event[name] for name in SCORES if event.get(name) is not None), None)
-        elif event.get("message"):
-            self._console.print(event["message"], markup=False)
+        elif event.get("message") and event["message"] not in self._said_before:
+            self._console.print(event["message"], markup=False, soft_wrap=True)
         self._draw()
 
     def _draw(self) -> None:
