@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graftwork import layers
 from graftwork.examples import Batch, Examples, building, cache_folder, cut_by_tokens
@@ -25,8 +26,12 @@ from graftwork.model import TransferModel, evaluating
 
 log = logging.getLogger(__name__)
 
+FORMAT = 2
+
 LIMIT_BYTES = 20 * 2**30
 """What the features of all runs may take on disk; the least recently used go first."""
+
+_STORED = {torch.float32: np.float32, torch.bfloat16: np.int16}  # numpy has no bfloat16: its bits are kept
 
 
 class Features:
@@ -41,22 +46,25 @@ class Features:
         described = json.loads((folder / "features.json").read_text(encoding="utf-8"))
         self.pooled: bool = described["pooled"]
         self.name: str = described["name"]
-        self.array = np.memmap(folder / "features.bin", dtype=np.float32, mode="r", shape=tuple(described["shape"]))
+        self.dtype = getattr(torch, described["dtype"])
+        self.array = np.memmap(
+            folder / "features.bin", dtype=_STORED[self.dtype], mode="r", shape=tuple(described["shape"])
+        )
         (folder / "features.json").touch()  # recently used
 
-    def rows(self, places: np.ndarray) -> np.ndarray:
+    def rows(self, places: np.ndarray) -> Tensor:
         """The features of windows: (batch, dim), or (batch, length, dim) with zeros where there is padding."""
         if self.pooled:
-            return self.array[places]
+            return torch.from_numpy(self.array[places])
         starts, lengths = self.examples.starts, self.examples.lengths[places]
-        padded = np.zeros((len(places), int(lengths.max()), self.array.shape[1]), dtype=np.float32)
+        padded = np.zeros((len(places), int(lengths.max()), self.array.shape[1]), dtype=self.array.dtype)
         for row, place in enumerate(places):
             padded[row, : lengths[row]] = self.array[starts[place] : starts[place + 1]]
-        return padded
+        return torch.from_numpy(padded).view(self.dtype)
 
     def into(self, batch: Batch) -> Batch:
         """The batch with these features where the frozen part would have been run."""
-        features = {self.name: torch.from_numpy(self.rows(batch.places))}
+        features = {self.name: self.rows(batch.places)}
         return Batch(batch.inputs | features, batch.targets, batch.places)
 
 
@@ -108,12 +116,14 @@ def _features(
     """The features of one split, from the cache or computed; `blocks` is None for the whole encoder."""
     pooled = blocks is None and not model.task.token_level
     key = hashlib.sha256(
-        json.dumps([examples.key, blocks, pooled and model.pooling, precision, _weights_digest(model, remap)]).encode()
+        json.dumps(
+            [FORMAT, examples.key, blocks, pooled and model.pooling, precision, _weights_digest(model, remap)]
+        ).encode()
     ).hexdigest()[:32]
     folder = cache_folder() / "features" / key
     if not (folder / "features.json").is_file():
         shape = (len(examples) if pooled else examples.tokens, model.width)
-        size = 4 * shape[0] * shape[1]
+        size = 4 * shape[0] * shape[1]  # at most
         folder.parent.mkdir(parents=True, exist_ok=True)
         if size > min(LIMIT_BYTES, shutil.disk_usage(folder.parent).free // 2):
             raise _DoesNotFit(
@@ -121,11 +131,9 @@ def _features(
             )
         _make_room(folder.parent, size)
         with building(folder) as work:
-            array = np.memmap(work / "features.bin", dtype=np.float32, mode="w+", shape=shape)
-            _compute(model, examples, blocks, precision, remap, array)
-            array.flush()
+            dtype = _compute(model, examples, blocks, precision, remap, work / "features.bin", shape)
             name = "embedding" if blocks is None else "hidden"
-            described = {"shape": shape, "pooled": pooled, "name": name}
+            described = {"shape": shape, "pooled": pooled, "name": name, "dtype": str(dtype).removeprefix("torch.")}
             (work / "features.json").write_text(json.dumps(described), encoding="utf-8")
     return Features(folder, examples)
 
@@ -137,22 +145,29 @@ def _compute(
     blocks: int | None,
     precision: str,
     remap: np.ndarray | None,
-    array: np.ndarray,
-) -> None:
-    device = model.device
-    with evaluating(model), autocast(device, precision):
+    file: Path,
+    shape: tuple[int, int],
+) -> torch.dtype:
+    """Write the features to `file`, in the type they come in."""
+    array: np.memmap | None = None
+    with evaluating(model), autocast(model.device, precision):
         for places in examples.in_order_of_length(max_tokens=8192):
-            batch = examples.batch(places, remap).to(device)
+            batch = examples.batch(places, remap).to(model.device)
             if blocks is None:
                 states = model.embed(batch.inputs)
             else:
                 states = layers.run_below(model.encoder, blocks, **batch.inputs)
-            values = states.float().cpu().numpy()
+            if array is None:
+                array = np.memmap(file, dtype=_STORED[states.dtype], mode="w+", shape=shape)
+            values = states.cpu().view(torch.int16 if states.dtype == torch.bfloat16 else states.dtype).numpy()
             if values.ndim == 2:
                 array[places] = values
                 continue
             for row, place in enumerate(places):
                 array[examples.starts[place] : examples.starts[place + 1]] = values[row, : examples.lengths[place]]
+    assert array is not None, "a split has at least one window"
+    array.flush()
+    return next(kind for kind, stored in _STORED.items() if stored == array.dtype)
 
 
 def _weights_digest(model: TransferModel, remap: np.ndarray | None) -> str:

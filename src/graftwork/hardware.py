@@ -10,7 +10,7 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
@@ -63,24 +63,6 @@ class Hardware(BaseModel):
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """Where matrix products run in `precision`."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def quick_attention(encoder: Any, device: torch.device) -> Iterator[None]:
-    """While open, attention is computed the way that trains fastest on `device`.
-
-    torch's fused attention on a CPU falls back to a slower one as soon as there is dropout, and in bf16 with a mask it
-    takes 31 ms where two products and a softmax take 3 (32 texts of 16 tokens, 12 heads of 32).
-    """
-    before = getattr(encoder.config, "_attn_implementation", None)
-    if device.type != "cpu" or before != "sdpa":
-        yield
-        return
-    encoder.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        encoder.set_attn_implementation(before)
 
 
 @cache

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from graftwork import checkpoint, layers
+from graftwork.attention import quick_attention
 from graftwork.budget import Budget
 from graftwork.checkpoint import Progress
 from graftwork.dropout import quick_dropout
 from graftwork.evaluate import outputs, quick_score
 from graftwork.examples import Batch, Examples, cut_by_tokens
 from graftwork.features import Features, frozen_prefix
-from graftwork.hardware import Hardware, World, autocast, is_out_of_memory, quick_attention
+from graftwork.hardware import Hardware, World, autocast, is_out_of_memory
 from graftwork.method import GradientMethod, Method, ParamGroup
 from graftwork.model import TransferModel
 from graftwork.vocabulary import can_compact, compact

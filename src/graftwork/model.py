@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork.choice import InputError, parse
-from graftwork.layers import RunAbove
+from graftwork.layers import RunAbove, stacks
 from graftwork.modalities.text import Text
 from graftwork.task import Decision, Prediction, Task, Window
 
@@ -106,6 +106,8 @@ class TransferModel(nn.Module):
         self.pooling: Pooling = pooling
         self.head = head or Head(width_of(encoder), len(task.labels), normalized=task.normalized, scale=10.0)
         self.decision = decision or Decision()
+        for _, blocks in stacks(encoder):
+            blocks[0].register_forward_pre_hook(_enter_in_half, with_kwargs=True)
         self.above: RunAbove | None = None  # set while the frozen prefix is read from disk, see `features`
 
     @classmethod
@@ -141,6 +143,7 @@ class TransferModel(nn.Module):
             hidden = self.above(inputs["hidden"], **rest)
         else:
             hidden = self.encoder(**inputs).last_hidden_state
+        hidden = hidden.float()
         return hidden if self.task.token_level else pool(hidden, inputs["attention_mask"], self.pooling)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -267,6 +270,19 @@ class evaluating:  # noqa: N801  used like torch's own no_grad
     def __exit__(self, *_: object) -> None:
         for module, mode in self.modes.items():
             module.training = mode
+
+
+def _enter_in_half(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The states that enter the first block, in the precision of the products where that is lower, on a CPU.
+
+    Autocast alone keeps the states between blocks in fp32, and casts them on their way into every product and back.
+    """
+    if not torch.is_autocast_enabled("cpu"):
+        return args, kwargs
+    half = torch.get_autocast_dtype("cpu")
+    if args:
+        return (args[0].to(half), *args[1:]), kwargs
+    return args, kwargs | {"hidden_states": kwargs["hidden_states"].to(half)}
 
 
 def _load_encoder(folder: Path, remote_code: bool) -> nn.Module:
