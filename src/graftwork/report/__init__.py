@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftwork.report.markup import Markup, element, join
+from graftwork.report.forms import document
 from graftwork.run import Run, atomic_write
 
 if TYPE_CHECKING:
@@ -37,16 +37,5 @@ def page(evidence: Evidence) -> str:
     """The whole page, as HTML."""
     from graftwork.report.sections import SECTIONS
 
-    style = Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
-    head = element(
-        "head",
-        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
-        # Should a text ever get past the escaping, the browser still runs and fetches nothing.
-        Markup(
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        ),
-        element("title", f"{evidence.run['name']} · graftwork"),
-        element("style", style),
-    )
-    body = element("body", element("main", [section(evidence) for section in SECTIONS]))
-    return f'<!doctype html>\n<html lang="en">{join(head, body)}</html>\n'
+    body = [section(evidence) for section in SECTIONS]
+    return document(f"{evidence.run['name']} · graftwork", body, styles=["style.css"])

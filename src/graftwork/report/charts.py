@@ -77,7 +77,7 @@ def lines(
         zero: start the vertical axis at 0.
         mark: a place on the horizontal axis to point out (the best step).
     """
-    thinned = [(line, _thin(line.points)) for line in drawn if line.points]
+    thinned = [(line, thin(line.points)) for line in drawn if line.points]
     xs = [point[0] for _, points in thinned for point in points]
     ys = [point[1] for _, points in thinned for point in points]
     low, high = _roomy(0.0 if zero else min(ys), max(ys), 1.0 if percent else math.inf)
@@ -93,7 +93,7 @@ def lines(
             ),
         )
     curves = [_curve(frame, line, points) for line, points in thinned]
-    return join(_svg(WIDTH, HEIGHT, says, _axes(frame, x, y, percent=percent), marked, curves), _legend(drawn))
+    return join(svg(WIDTH, HEIGHT, says, _axes(frame, x, y, percent=percent), marked, curves), _legend(drawn))
 
 
 def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
@@ -111,7 +111,7 @@ def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
         title = f"{count:,} predictions: {sure:.0%} sure on average, {right:.0%} right"
         radius = 3 + 9 * math.sqrt(count / most)
         dots.append(_dot(at, radius, title))
-    return _svg(
+    return svg(
         WIDTH,
         HEIGHT,
         "Calibration: share of right predictions against confidence",
@@ -132,7 +132,7 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
     drawn: list[Markup] = []
     for row, (label, counts) in enumerate(zip(labels, matrix, strict=True)):
         y = edge + row * cell
-        name = _shorten(label)
+        name = shorten(label)
         upright = f"translate({edge + (row + 0.5) * cell + font / 3:.1f} {edge - 7:.1f}) rotate(-90)"
         drawn += [
             element("text", name, x=edge - 7, y=y + cell / 2 + font / 3, text_anchor="end", font_size=font),
@@ -150,7 +150,7 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
         for at in (edge + step * cell for step in range(len(labels) + 1))
     ]
     says = f"Confusion matrix of {len(labels)} classes"
-    picture = _svg(size, size, says, [Markup(line) for line in grid], drawn, fixed=True)
+    picture = svg(size, size, says, [Markup(line) for line in grid], drawn, fixed=True)
     return element("div", picture, class_="wide")
 
 
@@ -190,7 +190,7 @@ def spans(rows: Sequence[str], columns: Sequence[str], filled: Sequence[Sequence
         class_="legend",
     )
     return join(
-        _svg(left + width * len(columns) + RIGHT, bottom + 8, "Which depth trained in which epoch", drawn, names),
+        svg(left + width * len(columns) + RIGHT, bottom + 8, "Which depth trained in which epoch", drawn, names),
         legend,
     )
 
@@ -201,7 +201,8 @@ def bar(share: float) -> Markup:
     return element("span", element("i", style=f"width:{part:.1f}%"), class_="bar")
 
 
-def _svg(width: float, height: float, says: str, *content: Markup | list[Markup] | None, fixed: bool = False) -> Markup:
+def svg(width: float, height: float, says: str, *content: Markup | list[Markup] | None, fixed: bool = False) -> Markup:
+    """A picture of so many units, named `says` for those who hear it; `fixed` pictures do not shrink with the page."""
     size = {"style": f"width:{width:.0f}px"} if fixed else {"style": f"max-width:{width * 1.25:.0f}px"}
     box = f"0 0 {width:.0f} {height:.0f}"
     return element("svg", *content, viewBox=box, role="img", aria_label=says, class_="chart", **size)
@@ -209,12 +210,12 @@ def _svg(width: float, height: float, says: str, *content: Markup | list[Markup]
 
 def _axes(frame: Frame, x: str, y: str, *, percent: bool, percent_x: bool = False) -> Markup:
     drawn = []
-    for value in _ticks(*frame.y, 5):
+    for value in ticks(*frame.y, 5):
         left, at = frame.at(frame.x[0], value)
         right, _ = frame.at(frame.x[1], value)
         drawn.append(element("line", x1=left, x2=right, y1=at, y2=at, stroke="#E6E9ED"))
         drawn.append(element("text", _say(value, percent), x=left - 6, y=at + 4, text_anchor="end"))
-    for value in _ticks(*frame.x, 6):
+    for value in ticks(*frame.x, 6):
         at, bottom = frame.at(value, frame.y[0])
         drawn.append(element("text", _say(value, percent_x), x=at, y=bottom + 16, text_anchor="middle"))
     middle = (LEFT + frame.width - RIGHT) / 2
@@ -278,9 +279,9 @@ def _cell(
     return join(square, number)
 
 
-def _thin(points: Points) -> Points:
-    """At most MOST_POINTS points: each the mean of its neighbours."""
-    size = math.ceil(len(points) / MOST_POINTS)
+def thin(points: Points, most: int = MOST_POINTS) -> Points:
+    """At most so many points: each the mean of its neighbours."""
+    size = max(1, math.ceil(len(points) / most))
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
 
@@ -290,7 +291,7 @@ def _roomy(low: float, high: float, most: float) -> tuple[float, float]:
     return (low - room if low else 0.0), min(high + room, most) if high < most else most
 
 
-def _ticks(low: float, high: float, about: int) -> list[float]:
+def ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers inside [low, high]."""
     rough = (high - low) / about or 1
     size = 10 ** math.floor(math.log10(rough))
@@ -303,5 +304,6 @@ def _say(value: float, percent: bool) -> str:
     return f"{value * 100:.4g} %" if percent else f"{value:.4g}" if abs(value) < 1e5 else f"{value:.0e}"
 
 
-def _shorten(label: str, most: int = 30) -> str:
+def shorten(label: str, most: int = 30) -> str:
+    """The label, or its beginning and an ellipsis."""
     return label if len(label) <= most else label[: most - 1] + "…"

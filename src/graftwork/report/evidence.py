@@ -129,8 +129,8 @@ def most_confused(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> tup
 
 
 def one_after_the_other(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The events with steps and epochs counted on over the stages of a recipe; each stage counts from 0."""
-    counted, before, stage = [], {"step": 0, "epoch": 0.0}, None
+    """The events with steps, epochs and seconds counted on over the stages of a recipe; each stage counts from 0."""
+    counted, before, stage = [], {"step": 0, "epoch": 0.0, "seconds": 0.0}, None
     last = before
     for event in events:
         if event.get("stage", stage) != stage:

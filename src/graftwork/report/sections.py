@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftwork.report import charts, wording
+from graftwork.report import charts, forms, wording
 from graftwork.report.evidence import (
     Evidence,
     accuracy_by_coverage,
@@ -27,7 +27,6 @@ from graftwork.report.wording import METRICS
 CURVES = (("accuracy", charts.BLUE), ("f1", charts.BLUE), ("micro_f1", charts.BLUE), ("macro_f1", charts.GREEN))
 # Leaves room for the worst pairs beside it.
 SMALL_MATRIX = 7
-SEVERITIES = {"error": "✖ error", "warning": "▲ warning", "note": "● note"}
 
 Section = Callable[[Evidence], Markup | None]
 
@@ -111,7 +110,7 @@ def asked(evidence: Evidence) -> Markup:
     """What was asked, what happened, and what it cost, side by side."""
     wanted, happened, cost, data = (evidence.run[part] for part in ("asked", "happened", "cost", "data"))
     rows = ", ".join(f"{count:,} {split}" for split, count in (data.get("rows") or {}).items())
-    first = _facts(
+    first = forms.facts(
         ("Model", wanted.get("model")),
         ("Method", wording.said(wanted.get("method"))),
         ("Data", wording.data_name(wanted.get("data"))),
@@ -125,7 +124,7 @@ def asked(evidence: Evidence) -> Markup:
     )
     decision = happened.get("decision") or {}
     trained, total = cost.get("trained_parameters"), cost.get("total_parameters")
-    second = _facts(
+    second = forms.facts(
         ("Stopped by", happened.get("stopped")),
         ("Epochs", wording.number(happened.get("epochs"))),
         ("Steps", wording.number(happened.get("steps"))),
@@ -165,23 +164,11 @@ def asked(evidence: Evidence) -> Markup:
 
 def findings(evidence: Evidence) -> Markup | None:
     """What the data doctor saw, the grave ones first."""
-    order = list(SEVERITIES)
+    order = list(forms.SEVERITIES)
     known = sorted(evidence.run["findings"], key=lambda finding: order.index(finding.get("severity", "note")))
     if not known:
         return None
-    return join(element("h2", "Findings in the data"), [_finding(finding) for finding in known])
-
-
-def _finding(finding: Mapping[str, Any]) -> Markup:
-    severity = finding.get("severity", "note")
-    where = element("div", finding["where"], class_="quiet") if finding.get("where") else None
-    fix = element("div", f"→ {finding['fix']}") if finding.get("fix") else None
-    return element(
-        "div",
-        element("div", SEVERITIES[severity], class_=f"severity {severity}"),
-        element("div", finding.get("message"), " ", element("code", finding.get("code"), class_="quiet"), where, fix),
-        class_="finding",
-    )
+    return join(element("h2", "Findings in the data"), [forms.finding(one) for one in known])
 
 
 # How it learned
@@ -264,7 +251,7 @@ def _rates(stage: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Mark
         for part in parts
     ]
     title = f"Peak learning rates of {wording.method_name(stage.get('method'))}"
-    return join(element("h3", title), _table(("part", "rate", "parameters#"), rows))
+    return join(element("h3", title), forms.table(("part", "rate", "parameters#"), rows))
 
 
 # How good it is
@@ -284,7 +271,7 @@ def scores(evidence: Evidence) -> Markup | None:
         )
         for name in names
     ]
-    return join(element("h2", "Scores"), _table(("", *(f"{split}#" for split in splits)), rows))
+    return join(element("h2", "Scores"), forms.table(("", *(f"{split}#" for split in splits)), rows))
 
 
 def trust(evidence: Evidence) -> Markup | None:
@@ -333,7 +320,7 @@ def classes(evidence: Evidence) -> Markup | None:
         )
     header = ("class", "F1", "prec.#", "recall#", "n#")
     half = math.ceil(len(rows) / 2) if len(rows) > 16 else len(rows)
-    tables = [element("div", _table(header, part)) for part in (rows[:half], rows[half:]) if part]
+    tables = [element("div", forms.table(header, part)) for part in (rows[:half], rows[half:]) if part]
     what = "entity types" if evidence.tagging else "classes"
     heading = f"All {len(rows)} {what}, the hardest first" if len(rows) > 1 else "The only entity type"
     return join(element("h2", f"{heading} ({evidence.split})"), element("div", tables, class_="pair"))
@@ -352,7 +339,7 @@ def confusions(evidence: Evidence) -> Markup | None:
         element("tr", element("td", true), element("td", said), element("td", f"{count} of {total}", class_="number"))
         for true, said, count, total in worst_pairs(evidence.metrics)
     ]
-    table = _table(("true", "taken for", "times#"), pairs)
+    table = forms.table(("true", "taken for", "times#"), pairs)
     return join(
         element("h2", f"Confusion matrix ({evidence.split})"),
         element("p", how, class_="legend"),
@@ -448,20 +435,8 @@ def repeat(evidence: Evidence) -> Markup | None:
     wanted = {
         key: value for key, value in evidence.run["asked"].items() if value not in (None, {}, []) and key != "out"
     }
-    surroundings = evidence.run["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in (surroundings.get("packages") or {}).items())
-    git = surroundings.get("git") or {}
-    memory = surroundings.get("memory_mb")
-    table = _facts(
-        ("Python", surroundings.get("python")),
-        ("Packages", versions),
-        ("System", surroundings.get("platform")),
-        ("Processor", f"{surroundings.get('cpu')}, {surroundings.get('cores')} cores"),
-        ("Memory", f"{memory / 1024:.1f} GiB" if memory else None),
-        (
-            "Code of the working folder",
-            f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" if git else None,
-        ),
+    table = forms.facts(
+        *forms.surroundings(evidence.run["environment"]),
         ("Fingerprint of the data", evidence.run["data"].get("fingerprint")),
     )
     request = element("pre", yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
@@ -496,21 +471,5 @@ def _curve(events: Sequence[Mapping[str, Any]], axis: str, name: str) -> list[tu
     return [(event[axis], event[name]) for event in events if event.get(name) is not None and axis in event]
 
 
-# Small forms
-
-
 def _tile(value: str, name: str) -> Markup:
     return element("div", element("b", value), element("small", name), class_="tile")
-
-
-def _facts(*pairs: tuple[str, Any]) -> Markup:
-    known = [
-        element("tr", element("th", name), element("td", value)) for name, value in pairs if value not in (None, "")
-    ]
-    return element("table", known, class_="facts")
-
-
-def _table(header: Sequence[str], rows: list[Markup]) -> Markup:
-    """A table; a # at the end of a column's name sets it to the right, as numbers are."""
-    names = [element("th", name.rstrip("#"), class_="number" if name.endswith("#") else None) for name in header]
-    return element("table", element("thead", element("tr", names)), element("tbody", rows))
