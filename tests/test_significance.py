@@ -28,11 +28,11 @@ def runs(generator: np.random.Generator, difficulty: np.ndarray, seeds: int, gap
 def test_two_seeds_of_one_recipe_are_tied_in_at_least_95_of_100_pairs(seeds):
     generator = np.random.default_rng(0)
     tied = 0
-    for _ in range(200):
+    for _ in range(500):
         difficulty = generator.beta(4, 0.6, 3000)
         pair = {"a": runs(generator, difficulty, seeds), "b": runs(generator, difficulty, seeds)}
-        tied += all(s.tied for s in standings(pair, draws=1000).values())
-    assert tied >= 190
+        tied += all(s.tied for s in standings(pair, draws=400).values())
+    assert tied >= 475
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
