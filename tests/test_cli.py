@@ -27,7 +27,20 @@ from graftwork.cli import asked, main
 from graftwork.cli.screen import Meter, Screen
 from graftwork.run import Run
 
-VERBS = ("check", "fit", "resume", "evaluate", "predict", "runs", "report", "methods", "tasks", "models", "demo")
+VERBS = (
+    "check",
+    "fit",
+    "compare",
+    "resume",
+    "evaluate",
+    "predict",
+    "runs",
+    "report",
+    "methods",
+    "tasks",
+    "models",
+    "demo",
+)
 HEAVY = ("torch", "transformers", "pyarrow", "pandas", "sklearn", "numpy", "pydantic")
 GRAFT = (sys.executable, "-c", "from graftwork.cli import main; main()")
 WORDS = (

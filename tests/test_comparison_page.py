@@ -71,6 +71,7 @@ def race(
         "format": 1, "metric": metric, "budget": "3epochs", "seeds": list(range(seeds)),
         "data": {"name": "banking", "source": {"source": "/data/banking.csv"}, "fingerprint": "ab" * 32,
                  "rows": {"train": 9000, "validation": 1000, "test": rows}, "labels": list(labels), "task": task},
+        "taken": entries[0]["name"] if entries else None,
         "verdict": f"Take {entries[0]['name']}: accuracy 92.0% on test (90.5% to 93.4%)." if entries else "",
         "entries": entries,
         "findings": [
@@ -188,6 +189,17 @@ def test_the_page_is_whole_and_in_order(page: Page):
     assert page.text.index("Take full-fine-tuning: accuracy 92.0% on test") < places[1]
     assert "9,000 train rows, 1,000 validation rows, 60 test rows" in page.text
     assert "budget 3 epochs a run · 2 seeds · ranked by accuracy on test" in page.text
+
+
+def test_what_more_labels_buy_is_a_table_with_what_is_tied_in_bold(told_and_runs):
+    told, runs = told_and_runs
+    scores = {e["name"]: {"mean": 0.5, "low": 0.4, "high": 0.6, "tied": i == 0} for i, e in enumerate(told["entries"])}
+    curve = [{"shots": 8, "rows": 616, "scores": scores}, {"shots": None, "rows": 9000, "scores": scores}]
+    text = comparison_page(told | {"curve": curve}, runs)
+    assert "What more labels buy" in text
+    assert "(616, 9,000 rows)" in text
+    assert text.count("<b>50.0%</b>") == 2
+    assert "What more labels buy" not in comparison_page(told, runs)
 
 
 def test_no_method_is_missing_from_the_table_the_switches_and_the_charts(page: Page):

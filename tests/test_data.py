@@ -376,3 +376,21 @@ def test_compressed_json_lines_are_read(tmp_path):
 def test_words_for_nothing_stay_words(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"{w},{w}\n" for w in ("NA", "null", "nan", "None")))
     assert Data.load(tmp_path / "a.csv", validation=0, test=0)["train"].inputs() == ["NA", "null", "nan", "None"]
+
+
+def test_shots_keep_so_many_rows_of_each_class_and_fewer_are_a_part_of_more():
+    rows = [{"text": f"text number {i} of many", "label": "abc"[i % 3]} for i in range(90)]
+    source = {"train": rows, "validation": rows[:3], "test": rows[:3]}
+    few, more = Data.load(source, shots=2), Data.load(source, shots=20)
+    assert few["train"].counts == {"a": 2, "b": 2, "c": 2}
+    assert more["train"].counts == {"a": 20, "b": 20, "c": 20}
+    assert set(few["train"].inputs()) < set(more["train"].inputs())
+    assert few.dropped == {"shots": 84}
+    assert Data.load(source, shots=2).fingerprint == few.fingerprint != Data.load(source, shots=2, seed=1).fingerprint
+
+
+@pytest.mark.parametrize(("asked", "told"), [(0, "from 1 on"), (2, "one class a text")])
+def test_shots_that_make_no_sense_are_refused(asked, told):
+    rows = [{"text": f"text number {i}", "label": ["a", "b"][: i % 2 + 1]} for i in range(20)]
+    with pytest.raises(InputError, match=told):
+        Data.load({"train": rows, "validation": rows[:2]}, shots=asked)

@@ -11,12 +11,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "Comparison",
     "Data",
     "Hardware",
     "InputError",
     "Run",
     "TransferModel",
     "check",
+    "compare",
     "evaluate",
     "fit",
     "predict",
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from graftwork.budget import Budget
     from graftwork.check import check
     from graftwork.choice import InputError
+    from graftwork.compare import Comparison, compare
     from graftwork.data import Data
     from graftwork.evaluate import evaluate
     from graftwork.fit import fit, predict, resume
@@ -34,7 +37,13 @@ if TYPE_CHECKING:
     from graftwork.model import TransferModel
     from graftwork.run import Run
 
-_LIVES_IN = {"InputError": "choice", "TransferModel": "model", "predict": "fit", "resume": "fit"}
+_LIVES_IN = {
+    "Comparison": "compare",
+    "InputError": "choice",
+    "TransferModel": "model",
+    "predict": "fit",
+    "resume": "fit",
+}
 
 
 def __getattr__(name: str) -> Any:

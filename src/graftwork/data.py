@@ -174,6 +174,7 @@ class Data:
         drop: Iterable[str] = (),
         seed: int = 0,
         limit: int | None = None,
+        shots: int | None = None,
     ) -> Data:
         """Read `source`, give each column its role, and cut the splits that are missing.
 
@@ -193,6 +194,7 @@ class Data:
                 "overlap" (train texts that stand in validation or test).
             seed: Of the cuts.
             limit: At most this many train rows are kept, drawn at random, stratified.
+            shots: At most this many train rows of each class are kept, drawn at random; fewer shots are a part of more.
 
         Raises:
             DataError: The source cannot be used; `findings` says why, with places.
@@ -232,7 +234,7 @@ class Data:
             splits["train"] = splits["train"].where(kept)
             groups = {name: group[kept] if name == "train" else group for name, group in groups.items()}
 
-        return cls(
+        whole = cls(
             splits=MappingProxyType({name: splits[name] for name in SPLITS if name in splits}),
             task=roles.task,
             multi_label=roles.multi_label,
@@ -253,9 +255,32 @@ class Data:
                 "drop": list(drop),
                 "seed": seed,
                 "limit": limit,
+                "shots": None,
             },
             name=reading.name,
             groups=groups,
+        )
+        return whole if shots is None else whole.few(shots)
+
+    def few(self, shots: int) -> Data:
+        """This data with at most `shots` train rows of each class, drawn at random; fewer shots are a part of more.
+
+        Raises:
+            InputError: `shots` is below 1, or a row has no single class.
+        """
+        if shots < 1:
+            raise InputError(f"shots must be a number of train rows a class from 1 on; got {shots!r}.")
+        if self.task != "classification" or self.multi_label:
+            raise InputError("shots counts rows of each class, so it needs one class a text. Give limit instead.")
+        kept = _few(self["train"], shots, self.source["seed"])
+        said = f"Only {number(shots, 'train row')} a class are used (shots): {kept.sum():,} in all."
+        return replace(
+            self,
+            splits=MappingProxyType({**self.splits, "train": self["train"].where(kept)}),
+            said=(*self.said, said),
+            dropped=MappingProxyType({**self.dropped, "shots": int((~kept).sum())}),
+            source={**self.source, "shots": shots},
+            groups={name: group[kept] if name == "train" else group for name, group in self.groups.items()},
         )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -528,6 +553,18 @@ def _sample(split: Split, size: int, seed: int) -> np.ndarray:
     surplus = int(chosen.sum()) - size
     chosen[generator.choice(np.flatnonzero(chosen == (surplus > 0)), abs(surplus), replace=False)] = surplus < 0
     return chosen
+
+
+def _few(split: Split, shots: int, seed: int) -> np.ndarray:
+    """`shots` rows of each class at random: (rows,) bool. The same seed draws each class in the same order."""
+    order = np.random.default_rng(seed).permutation(len(split))
+    _, of_class = np.unique(np.array(split.labels(), dtype=object)[order].astype(str), return_inverse=True)
+    by_class = np.argsort(of_class, kind="stable")
+    counts = np.bincount(of_class)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = np.zeros(len(split), dtype=bool)
+    kept[order[by_class[place < shots]]] = True
+    return kept
 
 
 def _class_names(splits: Mapping[str, Split], task: str) -> tuple[str, ...]:

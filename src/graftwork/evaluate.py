@@ -17,7 +17,7 @@ from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, autocast
 from graftwork.model import TransferModel, evaluating, join
 from graftwork.run import Run
-from graftwork.task import Decision
+from graftwork.task import Decision, Prediction, Task
 
 if TYPE_CHECKING:
     from graftwork.data import Data
@@ -83,7 +83,6 @@ def evaluate(
         InputError: the run is not finished, or the data has no such split or other labels.
     """
     from graftwork.data import Data
-    from graftwork.report import report
 
     run = run if isinstance(run, Run) else Run.open(run)
     if run.state != "done":
@@ -98,36 +97,60 @@ def evaluate(
         raise InputError(
             f"The data has no split {split!r}, only {sorted(data.splits)}. Give the rows to score as DATA."
         )
+    if own:
+        return {"split": name, "rows": len(data[split]), **scored(run, data, split, hardware)}
+    found, targets, model, _ = _answers(run, data, split, hardware)
+    return {"split": name, "rows": len(data[split]), **model.task.score(found, targets, model.decision)}
+
+
+def scored(run: Run, data: Data, split: str, hardware: Hardware | None = None) -> dict[str, Any]:
+    """Score a finished run on a split of its own data; metrics, predictions and report are brought up to date."""
+    from graftwork.report import report
+
+    found, targets, model, examples = _answers(run, data, split, hardware)
+    metrics = model.task.score(found, targets, model.decision)
+    record(run, data, split, model.task, model.task.read(found, model.decision), metrics, examples.lost)
+    report(run)
+    return metrics
+
+
+def _answers(
+    run: Run, data: Data, split: str, hardware: Hardware | None
+) -> tuple[list[np.ndarray], list[np.ndarray], TransferModel, Examples]:
     hardware = hardware or Hardware()
     model = TransferModel.load(run.path / "model").to(hardware.torch_device())
     examples = tokenised(data, split, model.task, model.modality)
-    found, targets = outputs(model, examples, max_tokens=hardware.max_tokens)
-    metrics = model.task.score(found, targets, model.decision)
-    if own:
-        record(run, data, split, model, examples, found, metrics)
-        report(run)
-    return {"split": name, "rows": len(data[split]), **metrics}
+    return *outputs(model, examples, max_tokens=hardware.max_tokens), model, examples
 
 
 def record(
     run: Run,
     data: Data,
     split: str,
-    model: TransferModel,
-    examples: Examples,
-    found: Sequence[np.ndarray],
+    task: Task,
+    predictions: Sequence[Prediction],
     metrics: dict[str, Any],
+    lost: np.ndarray | None = None,
 ) -> None:
-    """Write a split's metrics and per-row predictions into the run."""
+    """Write a split's metrics and per-row predictions into the run.
+
+    Args:
+        run: where to.
+        data: holds the split.
+        split: which one.
+        task: what was asked.
+        predictions: one a row.
+        metrics: what `task.score` gave.
+        lost: tokens that the model's length cut off each row, for models that have one.
+    """
     import pyarrow as pa
 
-    predictions = model.task.read(list(found), model.decision)
     rows = data[split]
 
     def flat(value: str | Sequence[str], separator: str) -> str:
         return value if isinstance(value, str) else separator.join(value)
 
-    separator = " " if model.task.token_level else "|"
+    separator = " " if task.token_level else "|"
     table = pa.table(
         {
             "split": pa.array([split] * len(rows), pa.string()),
@@ -144,11 +167,10 @@ def record(
         }
     )
     run.write_predictions(split, table)
-    cut = examples.lost > 0
-    run.update(
-        metrics={split: metrics},
-        happened={f"truncated_rows_{split}": int(cut.sum()), f"truncated_tokens_{split}": int(examples.lost.sum())},
-    )
+    run.update(metrics={split: metrics})
+    if lost is not None:
+        cut = {f"truncated_rows_{split}": int((lost > 0).sum()), f"truncated_tokens_{split}": int(lost.sum())}
+        run.update(happened=cut)
 
 
 def quick_score(model: TransferModel, found: list[np.ndarray], targets: list[np.ndarray]) -> dict[str, float]:

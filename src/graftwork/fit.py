@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import resource
+import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from graftwork.budget import Budget
 from graftwork.choice import InputError, parse, suggest
 from graftwork.evaluate import outputs, record
 from graftwork.examples import Examples, tokenised
-from graftwork.hardware import Hardware, World
+from graftwork.hardware import Hardware, World, peak_memory_mb, reset_peak_memory
 from graftwork.loop import Stage, StopRequested, Trained, default_budget, train
 from graftwork.method import GradientMethod, Method, unmet
 from graftwork.methods import FullFineTuning  # noqa: F401  puts every method on its shelf
@@ -35,7 +34,7 @@ from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.report import report
 from graftwork.run import Run
-from graftwork.tasks import Classification, Tagging
+from graftwork.tasks import task_of
 
 if TYPE_CHECKING:
     from graftwork.data import Data
@@ -172,17 +171,30 @@ def fit(
         budget=str(Budget.parse(budget)) if budget is not None else None, seed=seed, coverage=coverage,
         out=None if out is None else str(out), hardware=hardware or Hardware(),
     )  # fmt: skip
-    folder = resolve(model)
+    path = Path(out) if out else Run.default_path(loaded.name, "-".join(m.name for m in stages))
+    findings = checked(request, loaded, path)
+    return start(request, loaded, path, findings, force=force, on_event=on_event, began=began)
+
+
+def start(
+    request: Request,
+    data: Data,
+    path: Path,
+    findings: Sequence[Finding] = (),
+    *,
+    force: bool = False,
+    on_event: OnEvent | None = None,
+    began: float | None = None,
+) -> Run:
+    """`fit` from a request that has been `checked`, on data that is loaded."""
+    folder = resolve(request.model)
     world = World(request.hardware.torch_device())
-    name = _data_name(loaded)
-    path = Path(out) if out else Run.default_path(name, "-".join(m.name for m in stages))
-    findings = _check(request, loaded, path)
     run = Run.create(path, request.model_dump(mode="json"), force=force) if world.leads else None
     world.wait()
     run = run or Run.open(path)
     if world.leads:
         run.update(findings=[finding.as_dict() for finding in findings])
-    return _Fitting(run, request, loaded, folder, world, on_event, began).execute()
+    return _Fitting(run, request, data, folder, world, on_event, began or time.perf_counter()).execute()
 
 
 def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
@@ -233,12 +245,22 @@ def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | No
     return [p.as_dict() for p in model.predict(inputs)] if inputs else []
 
 
-def _check(request: Request, data: Data, path: Path) -> Sequence[Finding]:
+def checked(request: Request, data: Data, path: Path) -> Sequence[Finding]:
     """Refuse what can be known to be wrong before a model is loaded; gives what is worth knowing otherwise."""
     from graftwork.check import check
 
     found = check(data, model=request.model, out=path)
     found.require()
+    require_suitable(request, data)
+    return found.findings
+
+
+def require_suitable(request: Request, data: Data) -> None:
+    """Refuse a request that does not suit the data.
+
+    Raises:
+        InputError: another task's data, a split without rows, or a method that needs what is not there.
+    """
     if request.task and request.task != data.task:
         raise InputError(f"The task is {request.task!r}, but the data is for {data.task!r}. Check its columns.")
     for split in ("train", "validation"):
@@ -250,7 +272,6 @@ def _check(request: Request, data: Data, path: Path) -> Sequence[Finding]:
             raise InputError(sentence)
     if request.budget and not any(m.gradient for m in request.recipe):
         log.info("The budget is not needed: %s takes no steps.", request.recipe[0].name)
-    return found.findings
 
 
 class _Fitting:
@@ -265,6 +286,7 @@ class _Fitting:
         self.hardware = request.hardware
         self.checkpoint = run.path / "checkpoint" / "latest.safetensors"
         self.stop = threading.Event()
+        reset_peak_memory()
 
     def execute(self) -> Run:
         """Run every stage, fit the decision, save the model, write the report."""
@@ -332,9 +354,9 @@ class _Fitting:
     def _keep(self, model: TransferModel) -> None:
         """Save what a stage begins with, for a run that is resumed in it; whole, or not at all."""
         fresh = self.checkpoint.parent / "fresh"
-        _remove(fresh)
+        shutil.rmtree(fresh, ignore_errors=True)
         model.save(fresh)
-        _remove(self.checkpoint.parent / "before")
+        shutil.rmtree(self.checkpoint.parent / "before", ignore_errors=True)
         self.checkpoint.unlink(missing_ok=True)
         fresh.rename(self.checkpoint.parent / "before")
 
@@ -342,14 +364,9 @@ class _Fitting:
         """The model as the first stage to run finds it."""
         if stage:
             return TransferModel.load(self.checkpoint.parent / "before")
-        task = (
-            Tagging(labels=self.data.labels)
-            if self.data.task == "tagging"
-            else Classification(labels=self.data.labels, multi_label=self.data.multi_label)
-        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.request.seed)
-            return TransferModel.pretrained(self.folder, task, pooling=self.recipe[0].pooling)
+            return TransferModel.pretrained(self.folder, task_of(self.data), pooling=self.recipe[0].pooling)
 
     def _tokenised(self, model: TransferModel, split: str) -> Examples:
         if self.world.leads:
@@ -428,7 +445,8 @@ class _Fitting:
         model.decision = model.task.decide(found, targets, self.request.coverage)
         model.save(self.run.path / "model")
         metrics = model.task.score(found, targets, model.decision)
-        record(self.run, self.data, "validation", model, validation_rows, found, metrics)
+        predictions = model.task.read(found, model.decision)
+        record(self.run, self.data, "validation", model.task, predictions, metrics, validation_rows.lost)
         progress = last.progress if last else checkpoint.Progress()
         steps = progress.step
         self.run.update(
@@ -445,39 +463,15 @@ class _Fitting:
                 "seconds": round(time.perf_counter() - self.began, 2),
                 "training_seconds": round(progress.seconds, 2),
                 "examples_per_second": round(progress.examples / progress.seconds, 1) if progress.seconds else None,
-                "peak_memory_mb": _peak_memory_mb(),
+                "peak_memory_mb": peak_memory_mb(),
                 "trained_parameters": max(stage["trained_parameters"] for stage in done),
                 "total_parameters": sum(p.numel() for p in model.parameters()),
                 "model_mb": round(sum(f.stat().st_size for f in (self.run.path / "model").iterdir()) / 1e6, 1),
             },
         )  # fmt: skip
-        for leftover in (self.checkpoint.parent / "before", self.checkpoint.parent):
-            _remove(leftover)
+        shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
         self.run.set_state("done")
         report(self.run)
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_dir():
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-
-
-def _data_name(data: Data) -> str:
-    source = data.source.get("source")
-    if not isinstance(source, str):
-        return "data"
-    path = Path(source)
-    return path.name.split(".")[0] if path.suffix else path.name
-
-
-def _peak_memory_mb() -> float:
-    """Of this process since it began: memory of the device where it has its own, else resident memory."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
 @contextmanager

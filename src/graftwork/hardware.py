@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -122,6 +125,32 @@ class World:
             vote = vote.cuda()
         distributed.all_reduce(vote)
         return bool(vote.item() > 0)
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory_mb` count from now, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the process's own high-water mark
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory held since `reset_peak_memory`: of the device where it has its own, else of the process.
+
+    Where the system cannot reset it, since the process began; None where the system does not tell.
+    """
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    with contextlib.suppress(OSError):
+        told = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return round(int(told.group(1)) * 1024 / 1e6, 1) if told else None
+    with contextlib.suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    return None
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

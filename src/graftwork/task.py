@@ -105,6 +105,18 @@ class Task(Choice):
         """Every metric of this task, as plain JSON-able values."""
         raise NotImplementedError
 
+    def targets(self, labels: Sequence[Any]) -> Any:
+        """Answers in names as numbers: positions in `labels`, one array or one for each example."""
+        raise NotImplementedError
+
+    def tally(self, truth: Sequence[Any], guess: Sequence[Any]) -> np.ndarray:
+        """What each row, given in names, adds to the sums that the `selection` metric is made of: (rows, k)."""
+        raise NotImplementedError
+
+    def tallied(self, sums: np.ndarray) -> np.ndarray:
+        """Sums of tallies (..., k) as the `selection` metric (...)."""
+        raise NotImplementedError
+
 
 def coverage_threshold(confidences: np.ndarray, coverage: float) -> float:
     """The confidence that a share of `coverage` in (0, 1] reaches; 0 where everything is to be answered."""

@@ -155,6 +155,7 @@ def fit(
     test: typed.Test = None,
     target: typed.Target = None,
     limit: typed.Limit = None,
+    shots: typed.Shots = None,
     data_seed: typed.DataSeed = None,
     device: typed.Device = None,
     precision: typed.Precision = None,
@@ -175,7 +176,7 @@ def fit(
     )
     load = load_options(
         text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, target=target,
-        limit=limit, seed=data_seed,
+        limit=limit, shots=shots, seed=data_seed,
     )  # fmt: skip
     asked = request(
         data, data=load, methods=method, settings=settings, hardware=hardware, model=model, task=task, budget=budget,
@@ -262,6 +263,57 @@ def predict(
     elif not as_json:
         write_predictions(sys.stdout, rows)
     screen.answer(run=opened.path, predictions=rows)
+
+
+@verb(
+    json="path, metric, budget, seeds, verdict, taken, entries [{name, mean, low, high, sd, behind, p, tied, seconds, "
+    "...}], curve, findings, suspects, differs, failed, data, environment"
+)
+def compare(
+    data: typed.Source,
+    methods: typed.Racing = None,
+    models: typed.RacingModels = None,
+    baselines: typed.Baselines = None,
+    seeds: typed.Seeds = 3,
+    budget: typed.Budget = None,
+    shots: typed.Curve = None,
+    out: typed.ComparisonOut = None,
+    task: typed.Task = None,
+    text: typed.Text = None,
+    label: typed.Label = None,
+    multi_label: typed.MultiLabel = None,
+    drop: typed.Drop = None,
+    validation: typed.Validation = None,
+    test: typed.Test = None,
+    limit: typed.Limit = None,
+    data_seed: typed.DataSeed = None,
+    device: typed.Device = None,
+    precision: typed.Precision = None,
+    max_tokens: typed.MaxTokens = None,
+    threads: typed.Threads = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Race methods under one budget and several seeds, and say which to take. Asked again, it goes on where it was."""
+    from graftwork.cli.asked import known, load_options, recipes, whole_numbers, words
+    from graftwork.compare import compare
+
+    load = load_options(
+        text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, limit=limit,
+        seed=data_seed, task=task,
+    )  # fmt: skip
+    screen = _screen(as_json)
+    with screen.progress() as meter:
+        found = compare(
+            {"source": data, **load},
+            **known(methods=recipes(methods), models=words(models), budget=budget, out=out),
+            baselines=None if baselines is None else [word for word in words(baselines) if word != "none"],
+            seeds=seeds,
+            shots=whole_numbers("--shots", shots),
+            hardware=known(device=device, precision=precision, max_tokens=max_tokens, threads=threads),
+            on_event=meter,
+        )
+    screen.comparison(found.as_dict())
+    screen.answer(**found.as_dict())
 
 
 # What there is

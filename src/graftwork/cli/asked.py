@@ -23,6 +23,23 @@ def words(said: Sequence[str] | None) -> list[str]:
     return [word.strip() for item in said or () for word in item.split(",") if word.strip()]
 
 
+def whole_numbers(option: str, said: Sequence[str] | None) -> list[int]:
+    """`["8,16", "32"]` as `[8, 16, 32]`.
+
+    Raises:
+        InputError: one of them is no whole number.
+    """
+    try:
+        return [int(word) for word in words(said)]
+    except ValueError:
+        raise InputError(f"{option} takes whole numbers with commas, such as 8,16,32; got {words(said)}.") from None
+
+
+def recipes(said: Sequence[str] | None) -> list[Any]:
+    """Methods that race: `["lora", "linear-probe+lora"]` as `["lora", ["linear-probe", "lora"]]`."""
+    return [word.split("+") if "+" in word else word for word in words(said)]
+
+
 def load_options(
     *, drop: Sequence[str] | None, validation: str | None = None, test: str | None = None, **others: Any
 ) -> dict[str, Any]:

@@ -23,6 +23,25 @@ Methods = Annotated[
     list[str] | None,
     typer.Option("--method", help="A method; several (repeated, or with commas) are a recipe of stages."),
 ]
+Racing = Annotated[
+    list[str] | None,
+    typer.Option("--methods", help="Methods that race (repeated, or with commas); a+b is a recipe of two stages."),
+]
+RacingModels = Annotated[
+    list[str] | None, typer.Option("--models", help="Models that each method runs on (repeated, or with commas).")
+]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option("--baselines", help="By default all that suit the task; none for none."),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds each method runs with.")]
+Curve = Annotated[
+    list[str] | None,
+    typer.Option("--shots", help="Race also on so few train rows a class: 8,16,32. What do more labels buy?"),
+]
+ComparisonOut = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The comparison's folder; by default comparisons/DATA.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method, or STAGE.FIELD=VALUE of a recipe."),
@@ -54,6 +73,9 @@ Validation = Annotated[
 Test = Annotated[str | None, typer.Option(metavar="SHARE|FILE", help="Test where there is none.", rich_help_panel=DATA)]
 Target = Annotated[str | None, typer.Option(help="Unlabelled texts of the domain to adapt to.", rich_help_panel=DATA)]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many train rows.", rich_help_panel=DATA)]
+Shots = Annotated[
+    int | None, typer.Option(help="Use at most this many train rows of each class.", rich_help_panel=DATA)
+]
 DataSeed = Annotated[int | None, typer.Option(help="Of the cuts into splits.", rich_help_panel=DATA)]
 
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=MACHINE)]

@@ -153,6 +153,35 @@ class Screen:
             ],
         )
 
+    def comparison(self, told: Mapping[str, Any]) -> None:
+        """The table of a race, the best first; what it comes to; and what to know before it is believed."""
+        columns = (
+            "",
+            f"test {METRICS[told['metric']][0]}",
+            "95 % interval",
+            "sd",
+            "",
+            "to fit",
+            "memory",
+            "model",
+            "one text",
+        )
+        self.table(columns, [_line(entry) for entry in told["entries"]])
+        self.say()
+        if points := told["curve"]:
+            heads = ("train rows a class", *("all" if p["shots"] is None else str(p["shots"]) for p in points))
+            names = [entry["name"] for entry in told["entries"]]
+            self.table(heads, [(name, *(f"{p['scores'][name]['mean']:.1%}" for p in points)) for name in names])
+            self.say()
+        self.findings(told["findings"])
+        for name, cause in told["failed"].items():
+            self.say(f"{name} failed, and is not in the table: {cause}", "bold red")
+        for sentence in told["differs"]:
+            self.say(f"        {sentence}")
+        self.say()
+        self.say(told["verdict"], "bold green")
+        self.say(f"Comparison: {told['path']}/comparison.html")
+
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Names and values, one a line."""
         self.table(
@@ -216,6 +245,8 @@ class Meter:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Take in one event."""
+        if event["event"] == "run":  # of a race
+            self._latest, self._score = {}, None
         if event["event"] == "step":
             self._latest = dict(event)
         elif event["event"] == "evaluation":
@@ -245,6 +276,22 @@ class Meter:
             "" if left is None else f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left",
         )
         return "  ".join(part for part in parts if part)
+
+
+def _line(entry: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """One method of a race; what a baseline does not have stays empty."""
+
+    def unit(value: float | None, name: str) -> str | None:
+        return None if value is None else f"{value:,.0f} {name}"
+
+    wait = entry["latency"] and f"{entry['latency']['ms_1_p50']:.1f} ms"
+    sd = None if entry["sd"] is None else f"{100 * entry['sd']:.1f}"
+    stands = "tied" if entry["tied"] else f"-{100 * entry['behind']:.1f}"
+    return (
+        entry["name"], f"{entry['mean']:.1%}", f"{entry['low']:.1%} to {entry['high']:.1%}",
+        sd, stands, duration(entry["seconds"] or 0), unit(entry["peak_memory_mb"], "MB"), unit(entry["model_mb"], "MB"),
+        wait,
+    )  # fmt: skip
 
 
 def score(metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -90,9 +90,37 @@ def table(race: Race) -> Markup:
     return join(
         element("h2", "The methods, the best first"),
         shown(race),
-        standings(race.racers, race.score, str(race.told.get("verdict"))),
+        standings(race.racers, race.score, race.told.get("taken")),
         element("p", how, class_="legend"),
     )
+
+
+def labels(race: Race) -> Markup | None:
+    """The learning curve as a table: every method on few labels and on all."""
+    points = race.told.get("curve") or []
+    if not points:
+        return None
+    heads = ["all" if p["shots"] is None else f"{p['shots']} a class" for p in points]
+    rows = [
+        element("tr", element("th", race_charts.key(racer), " ", racer.name, scope="row"),
+                [_labelled(point["scores"].get(racer.name)) for point in points])
+        for racer in race.racers
+    ]  # fmt: skip
+    counts = ", ".join(f"{p['rows']:,}" for p in points)
+    how = f"Score on test with so few train rows a class ({counts} rows); in bold what is tied with the best there."
+    return join(
+        element("h2", "What more labels buy"),
+        element("p", how, class_="quiet"),
+        element("div", forms.table(("method", *heads), rows), class_="wide"),
+    )
+
+
+def _labelled(found: Mapping[str, Any] | None) -> Markup:
+    if found is None:
+        return element("td", "–")
+    mean = f"{found['mean']:.1%}"
+    spread = element("small", f" {found['low']:.1%} to {found['high']:.1%}", class_="quiet")
+    return element("td", element("b", mean) if found["tied"] else mean, spread)
 
 
 # Charts
@@ -240,6 +268,7 @@ def environment(race: Race) -> Markup:
 SECTIONS: tuple[Section, ...] = (
     verdict,
     table,
+    labels,
     pareto,
     curves,
     classes,

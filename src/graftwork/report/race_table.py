@@ -26,16 +26,16 @@ class Column:
     class_: str = "number"
 
 
-def standings(found: Sequence[Racer], score: str, verdict: str) -> Markup:
+def standings(found: Sequence[Racer], score: str, taken: str | None) -> Markup:
     """The table, the best method first.
 
     Args:
         found: the best first.
         score: what the score is called.
-        verdict: the race's; the method that it takes is marked.
+        taken: the method that the verdict takes; it is marked.
     """
     axis = race_charts.scale(found)
-    columns = _columns(found, score, axis, verdict)
+    columns = _columns(found, score, axis, taken)
     header = [_header(column, axis if column.class_ == "measured" else None) for column in columns]
     rows = [
         element("tr", [_cell(column, racer) for column in columns], class_="method", data_method=racer.number)
@@ -48,10 +48,10 @@ def standings(found: Sequence[Racer], score: str, verdict: str) -> Markup:
     return element("div", whole, class_="scroll", tabindex=0, role="region", aria_label="The methods and their costs")
 
 
-def _columns(found: Sequence[Racer], score: str, axis: tuple[float, float], verdict: str) -> list[Column]:
+def _columns(found: Sequence[Racer], score: str, axis: tuple[float, float], taken: str | None) -> list[Column]:
     fit, _, size, memory, trained = COSTS
     return [
-        Column("method", lambda racer: _name(racer, verdict), lambda racer: racer.name, class_="who"),
+        Column("method", lambda racer: _name(racer, taken), lambda racer: racer.name, class_="who"),
         Column(score, _score, lambda racer: racer.entry.get("mean"), falls=True),
         Column("95 % interval", lambda racer: _interval(racer, axis, found[0]), _mean, falls=True, class_="measured"),
         Column("sd", lambda r: _points(r.entry.get("sd")), lambda r: r.entry.get("sd"), unit="points"),
@@ -95,10 +95,10 @@ def _exact(value: float | str) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _name(racer: Racer, verdict: str) -> Markup:
-    taken = element("em", "take this") if verdict.startswith(f"Take {racer.name}: ") else None
+def _name(racer: Racer, taken: str | None) -> Markup:
+    badge = element("em", "take this") if racer.name == taken else None
     kind = element("small", "baseline") if racer.baseline else None
-    return join(race_charts.key(racer), element("span", racer.name, class_="name"), taken, kind)
+    return join(race_charts.key(racer), element("span", racer.name, class_="name"), badge, kind)
 
 
 def _mean(racer: Racer) -> float | None:

@@ -29,12 +29,13 @@ class Classification(Task):
 
     def windows(self, modality: Text, inputs: Sequence[str], labels: Sequence[Any] | None) -> Iterator[Window]:
         """One window a text; what exceeds the model's length is cut at the end and counted as lost."""
-        targets = self._targets(labels) if labels is not None else np.zeros(len(inputs), dtype=np.int64)
+        targets = self.targets(labels) if labels is not None else np.zeros(len(inputs), dtype=np.int64)
         for i, encoding in enumerate(modality.encodings(inputs)):
             ids = modality.cut(encoding.ids)
             yield Window(ids, np.asarray(targets[i]), i, lost=len(encoding.ids) - len(ids))
 
-    def _targets(self, labels: Sequence[Any]) -> np.ndarray:
+    def targets(self, labels: Sequence[Any]) -> np.ndarray:
+        """(n,) int64, or (n, classes) float32 in {0, 1} where there may be several."""
         position = {name: i for i, name in enumerate(self.labels)}
         try:
             if not self.multi_label:
@@ -157,6 +158,18 @@ class Classification(Task):
             "micro_f1": float(2 * hits / max(given + asked, 1)),
             "subset_accuracy": float((truth == guess).all(axis=1).mean()),
         }
+
+    def tally(self, truth: Sequence[Any], guess: Sequence[Any]) -> np.ndarray:
+        """Right, and one; for several labels twice the hits of each, and how often it is given or asked for."""
+        asked, given = self.targets(truth), self.targets(guess)
+        if self.multi_label:
+            return np.concatenate([2 * asked * given, asked + given], axis=1)
+        return np.stack([asked == given, np.ones(len(asked))], axis=1)
+
+    def tallied(self, sums: np.ndarray) -> np.ndarray:
+        """Accuracy, or macro-F1."""
+        hits, all_of_them = np.split(sums, 2, axis=-1)
+        return (hits / np.maximum(all_of_them, 1)).mean(axis=-1)
 
 
 def _macro_f1(guess: np.ndarray, truth: np.ndarray) -> float:

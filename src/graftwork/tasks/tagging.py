@@ -34,7 +34,7 @@ class Tagging(Task):
     def windows(self, modality: Text, inputs: Sequence[list[str]], labels: Sequence[Any] | None) -> Iterator[Window]:
         """One or more windows a text; every word is asked in exactly one of them."""
         for i, encoding in enumerate(_every_word_encoded(modality, inputs)):
-            answers = self._targets(labels[i]) if labels is not None else np.zeros(len(inputs[i]), dtype=np.int64)
+            answers = self.targets(labels[i]) if labels is not None else np.zeros(len(inputs[i]), dtype=np.int64)
             ids = np.array(encoding.ids, dtype=np.int32)
             special = np.array(encoding.special_tokens_mask, dtype=bool)
             words = np.array([-1 if word is None else word for word in encoding.word_ids])
@@ -44,10 +44,11 @@ class Tagging(Task):
             for part_ids, part_target in _overlapping(ids, target, special, modality.max_length):
                 yield Window(part_ids, part_target, i)
 
-    def _targets(self, tags: Sequence[str]) -> np.ndarray:
+    def targets(self, labels: Sequence[str]) -> np.ndarray:
+        """The tags of one example: (words,) int64."""
         position = {name: i for i, name in enumerate(self.labels)}
         try:
-            return np.array([position[tag] for tag in tags], dtype=np.int64)
+            return np.array([position[tag] for tag in labels], dtype=np.int64)
         except KeyError as error:
             unknown = error.args[0]
             raise InputError(f"Tag {unknown!r} is none of the model's. {suggest(unknown, self.labels)}") from None
@@ -119,6 +120,17 @@ class Tagging(Task):
                 for name, row in report.items() if not name.endswith(" avg")
             },
         }  # fmt: skip
+
+    def tally(self, truth: Sequence[Any], guess: Sequence[Any]) -> np.ndarray:
+        """Twice the spans that are right, and the spans given and asked for."""
+        from seqeval.metrics.sequence_labeling import get_entities
+
+        rows = [(set(get_entities(list(t))), set(get_entities(list(g)))) for t, g in zip(truth, guess, strict=True)]
+        return np.array([[2 * len(t & g), len(t) + len(g)] for t, g in rows], dtype=np.float64).reshape(-1, 2)
+
+    def tallied(self, sums: np.ndarray) -> np.ndarray:
+        """F1 of spans, over all types together."""
+        return sums[..., 0] / np.maximum(sums[..., 1], 1)
 
 
 def _every_word_encoded(modality: Text, inputs: Sequence[list[str]]) -> list[Encoding]:

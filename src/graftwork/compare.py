@@ -1,0 +1,500 @@
+"""compare: a fair race of methods on the user's own data.
+
+Every method sees the same rows, the same validation split, the same budget and the same seeds. The test split is read
+once, after everything is fitted, and differences are believed only where they are more than chance (`significance`).
+What the race found is kept as run folders, so a race that was interrupted goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graftwork import significance
+from graftwork.baseline import Baseline, Rows
+from graftwork.baselines import Majority  # noqa: F401  puts every baseline on its shelf
+from graftwork.budget import Budget
+from graftwork.check import check
+from graftwork.choice import InputError, names, parse
+from graftwork.evaluate import record, scored
+from graftwork.examples import tokenised
+from graftwork.features import embeddings
+from graftwork.fit import Interrupted, Request, require_suitable, resume, start
+from graftwork.hardware import Hardware, peak_memory_mb, reset_peak_memory
+from graftwork.latency import latency
+from graftwork.loop import default_budget
+from graftwork.method import Method
+from graftwork.methods import FullFineTuning
+from graftwork.model import TransferModel
+from graftwork.models import resolve
+from graftwork.report.comparison import comparison_page
+from graftwork.run import Run, as_json, atomic_write, is_run, plain_cause
+from graftwork.task import Task
+from graftwork.tasks import task_of
+from graftwork.verdict import Entry, choice, findings, suspects, verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from graftwork.data import Data
+    from graftwork.finding import Finding
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+METHODS = ("linear-probe", "top-layers", "lora", "full-fine-tuning")
+"""What races where nothing is asked for."""
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One method on one model, with a name that is its own in the race."""
+
+    name: str
+    model: str
+    recipe: tuple[Method, ...]
+    baseline: Baseline | None = None
+
+    @property
+    def random(self) -> bool:
+        """Whether its result depends on the seed; what is solved in closed form is run once."""
+        return any(m.gradient for m in self.recipe)
+
+    def spec(self) -> Any:
+        """What makes it again."""
+        return self.baseline.spec() if self.baseline else [m.spec() for m in self.recipe]
+
+
+class Comparison:
+    """A finished race: the runs, and what they say about each other. Made by `compare`, found again by `open`."""
+
+    def __init__(self, path: Path, told: dict[str, Any]):
+        self.path, self._told = path, told
+
+    def __repr__(self) -> str:
+        return f"Comparison({str(self.path)!r})"
+
+    @classmethod
+    def open(cls, path: str | Path) -> Comparison:
+        """The comparison in a folder.
+
+        Raises:
+            InputError: there is none, or it is not finished.
+        """
+        path = Path(path)
+        try:
+            told = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
+        except OSError:
+            raise InputError(
+                f"{str(path)!r} holds no finished comparison. Run graft compare with --out {path}."
+            ) from None
+        if told.get("format") != FORMAT:
+            raise InputError(f"{str(path)!r} has format {told.get('format')}, and this graftwork reads {FORMAT}.")
+        return cls(path, told)
+
+    @property
+    def metric(self) -> str:
+        """What methods are ranked by, on the test split."""
+        return self._told["metric"]
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """One entry a method, the best first: score, interval, tie, and every cost."""
+        return self._told["entries"]
+
+    @property
+    def verdict(self) -> str:
+        """What to take, in words."""
+        return self._told["verdict"]
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """What is worth knowing before the numbers are believed."""
+        return self._told["findings"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return {"path": str(self.path)} | self._told
+
+    def runs(self, name: str) -> list[Run]:
+        """The runs of one method, in order of seeds."""
+        entry = next((e for e in self.entries if e["name"] == name), None)
+        if entry is None:
+            raise InputError(f"No method {name!r} was in the race. There were: {[e['name'] for e in self.entries]}.")
+        return [Run.open(self.path / run) for run in entry["runs"]]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a method, the best first."""
+        import pandas as pd
+
+        return pd.DataFrame([{k: v for k, v in e.items() if k not in ("spec", "runs", "scores")} for e in self.entries])
+
+
+def compare(
+    data: Any,
+    *,
+    methods: Sequence[Any] | None = None,
+    models: Sequence[str | Path] = ("minilm",),
+    baselines: Sequence[Any] | None = None,
+    seeds: int | Sequence[int] = 3,
+    budget: str | Budget | None = None,
+    shots: Sequence[int] = (),
+    out: str | Path | None = None,
+    hardware: Hardware | dict[str, Any] | None = None,
+    on_event: OnEvent | None = None,
+) -> Comparison:
+    """Race methods on data, under one budget and over several seeds, and say which to take.
+
+    A race in `out` that was interrupted goes on: runs that are finished and asked for the same are not run again.
+
+    Args:
+        data: a path, `"pydocs"`, a table, a `Data`, or a mapping of `Data.load`'s options.
+        methods: names, mappings or objects; a list among them is a recipe of stages. By default four of the shelf.
+        models: embedded names, folders or hub ids; each method runs on each.
+        baselines: by default all of the shelf that suit the task; `[]` for none.
+        seeds: how many (0, 1, ...), or which.
+        budget: of each single run: `3epochs`, `500steps`, `90s`. By default what full fine-tuning asks for, in steps
+            that all share.
+        shots: the race is also run with so few train rows of each class: how much do more labels buy? The validation
+            and test splits stay whole.
+        out: the comparison's folder; by default comparisons/DATA.
+        hardware: device, precision, batch split; does not change results.
+        on_event: is told what happens, as it happens.
+
+    Raises:
+        InputError: something given cannot be used; nothing has been trained.
+        Interrupted: SIGINT or SIGTERM came; the same call goes on.
+    """
+    from graftwork.data import Data
+
+    loaded = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data)
+    if "test" not in loaded.splits:
+        raise InputError("A race is decided on a test split, and the data has none. Leave test at its default of 0.1.")
+    entrants = list(_entrants(methods, models, baselines, loaded))
+    which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not which:
+        raise InputError("A race needs at least one seed. Give --seeds 3.")
+    rounds = [_Round(k, few, _shared(budget, few)) for k in sorted(set(shots)) for few in [loaded.few(k)]]
+    rounds = [r for r in rounds if len(r.data["train"]) < len(loaded["train"])]
+    rounds.append(_Round(None, loaded, _shared(budget, loaded)))
+    path = Path(out) if out else Path("comparisons") / loaded.name
+    machine = Request.build(data=loaded.source, hardware=hardware or Hardware()).hardware
+    return _Race(path, rounds, entrants, which, machine, on_event).run()
+
+
+@dataclass(frozen=True)
+class _Round:
+    """The race on all of the data, or on a few shots of it."""
+
+    shots: int | None
+    data: Data
+    budget: str
+
+
+def _shared(budget: str | Budget | None, data: Data) -> str:
+    """What every run on `data` is given."""
+    return str(Budget.parse(budget) if budget else default_budget(FullFineTuning(), len(data["train"])))
+
+
+def _entrants(
+    methods: Sequence[Any] | None, models: Sequence[str | Path], baselines: Sequence[Any] | None, data: Data
+) -> Iterator[Entrant]:
+    """Everything that races, each under a name of its own."""
+    for i, model in enumerate(models):
+        resolve(model)
+        where = f" on {Path(model).name}" if len(models) > 1 else ""
+        for spec in names(Baseline) if baselines is None else baselines:
+            baseline = parse(Baseline, spec)
+            reads_model = baseline.name == "nearest-neighbours"
+            if data.task in baseline.tasks and (reads_model or i == 0):
+                yield Entrant(baseline.name + (where if reads_model else ""), str(model), (), baseline)
+        said: dict[str, int] = {}
+        for spec in METHODS if methods is None else methods:
+            recipe = tuple(parse(Method, stage) for stage in (spec if isinstance(spec, (list, tuple)) else [spec]))
+            if methods is None and data.task == "tagging" and any("pooled" in m.needs for m in recipe):
+                continue
+            name = "+".join(m.name for m in recipe)
+            said[name] = said.get(name, 0) + 1
+            number = f" {said[name]}" if said[name] > 1 else ""
+            yield Entrant(f"{name}{number}{where}", str(model), recipe)
+
+
+class _Race:
+    """One execution of a race."""
+
+    def __init__(
+        self,
+        path: Path,
+        rounds: list[_Round],
+        entrants: list[Entrant],
+        seeds: tuple[int, ...],
+        hardware: Hardware,
+        on_event: OnEvent | None,
+    ):
+        self.path, self.rounds, self.entrants = path, rounds, entrants
+        self.seeds, self.hardware, self.told = seeds, hardware, on_event
+        self.data = rounds[-1].data
+        self.task = task_of(self.data)
+        self.said = {sentence for part in rounds for sentence in part.data.said}
+        self.failed: dict[str, str] = {}
+
+    def run(self) -> Comparison:
+        """Fit what is missing, then score, time and compare.
+
+        Raises:
+            RuntimeError: every method failed.
+        """
+        doctor = check(self.data, model=self.entrants[0].model, out=None)
+        doctor.require()
+        for entrant in self.entrants:
+            if entrant.recipe:
+                require_suitable(self._request(self.rounds[-1], entrant, 0), self.data)
+        self._own_folder()
+        for sentence in self.data.said:
+            self._tell(event="note", message=sentence)
+        planned = [(r, e, s) for r in self.rounds for s in self.seeds for e in self.entrants if s in self._seeds(e)]
+        for number, (part, entrant, seed) in enumerate(planned):
+            if entrant.name in self.failed:
+                continue
+            self._say(number, len(planned), part, entrant, seed)
+            try:
+                self._fitted(part, entrant, seed, doctor.findings)
+            except Interrupted as stopped:
+                message = (
+                    f"The race was stopped in run {number + 1} of {len(planned)}. The same command goes on with it."
+                )
+                raise Interrupted(message) from stopped
+            except (RuntimeError, MemoryError) as error:  # one method that diverges does not end the race
+                self.failed[entrant.name] = plain_cause(error)
+        self.entrants = [e for e in self.entrants if e.name not in self.failed]
+        if not self.entrants:
+            raise RuntimeError(f"Every method failed. The first: {next(iter(self.failed.values()))}")
+        for part, entrant, seed in planned:  # only now, when nothing is decided by it any more
+            if entrant in self.entrants:
+                self._tested(part, entrant, seed)
+        for entrant in self.entrants:
+            self._timed(entrant)
+        return self._concluded()
+
+    def _seeds(self, entrant: Entrant) -> tuple[int, ...]:
+        return self.seeds if entrant.random else self.seeds[:1]
+
+    def _own_folder(self) -> None:
+        """Make the folder, or see that it is ours.
+
+        Raises:
+            InputError: there is something else.
+        """
+        strange = [f.name for f in self.path.iterdir() if f.name not in OURS] if self.path.is_dir() else []
+        if strange or self.path.is_file():
+            raise InputError(f"'{self.path}' holds something that is not a comparison. Choose another --out.")
+        (self.path / "runs").mkdir(parents=True, exist_ok=True)
+
+    # --- runs ---
+
+    def _request(self, part: _Round, entrant: Entrant, seed: int) -> Request:
+        return Request.build(
+            data=part.data.source, model=entrant.model, method=entrant.spec(), task=self.data.task,
+            budget=part.budget if entrant.random else None, seed=seed, out=None, hardware=self.hardware,
+        )  # fmt: skip
+
+    def _place(self, part: _Round, entrant: Entrant, seed: int) -> Path:
+        """A run's folder: its name says for people what it is, its key for programs."""
+        budget = part.budget if entrant.random else None
+        asked = [part.data.fingerprint, entrant.model, entrant.spec(), budget, seed, self.hardware.precision]
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+        stem = re.sub(r"[^\w.]+", "-", entrant.name).strip("-").lower()
+        few = f"-{part.shots}-shot" if part.shots else ""
+        return self.path / "runs" / f"{stem}{few}-seed{seed}-{key}"
+
+    def _run(self, part: _Round, entrant: Entrant, seed: int) -> Run:
+        return Run.open(self._place(part, entrant, seed))
+
+    def _fitted(self, part: _Round, entrant: Entrant, seed: int, doctor: Sequence[Finding]) -> None:
+        """See that the run is there and done."""
+        path = self._place(part, entrant, seed)
+        if is_run(path):
+            run = Run.open(path)
+            if run.state == "done":
+                return
+            if entrant.recipe and (path / "checkpoint" / "latest.safetensors").exists():
+                resume(run, on_event=self._hear)
+                return
+        if entrant.recipe:
+            start(self._request(part, entrant, seed), part.data, path, doctor, force=True, on_event=self._hear)
+        else:
+            self._guessed(part, entrant, path)
+
+    def _guessed(self, part: _Round, entrant: Entrant, path: Path) -> None:
+        """A baseline's run, on validation."""
+        asked = {"data": part.data.source, "model": entrant.model, "method": entrant.spec(), "seed": 0}
+        run = Run.create(path, asked, force=True)
+        with run.working():
+            run.update(data={"fingerprint": part.data.fingerprint, "labels": list(part.data.labels)})
+            self._answered(part, entrant, run, "validation")
+            run.set_state("done")
+
+    def _answered(self, part: _Round, entrant: Entrant, run: Run, split: str) -> None:
+        """Fit a baseline and let it answer `split`; its decision is fitted on validation, like a model's."""
+        assert entrant.baseline
+        reset_peak_memory()
+        began = time.perf_counter()
+        answers = entrant.baseline.fit(self._rows(part, entrant, "train"), self.task)
+        validation = self._rows(part, entrant, "validation")
+        outputs = answers(validation)
+        decision = self.task.decide(outputs, list(validation.targets), 1.0)
+        asked = validation if split == "validation" else self._rows(part, entrant, split)
+        outputs = outputs if split == "validation" else answers(asked)
+        metrics = self.task.score(outputs, list(asked.targets), decision)
+        record(run, part.data, split, self.task, self.task.read(outputs, decision), metrics)
+        if split == "validation":
+            seconds = round(time.perf_counter() - began, 2)
+            run.update(cost={"seconds": seconds, "peak_memory_mb": peak_memory_mb()})
+
+    def _rows(self, part: _Round, entrant: Entrant, split: str) -> Rows:
+        rows = part.data[split]
+        labels = rows.labels()
+        targets = [self.task.targets(t) for t in labels] if self.task.token_level else self.task.targets(labels)
+
+        def embedded() -> np.ndarray:
+            model = TransferModel.pretrained(resolve(entrant.model), self.task).to(self.hardware.torch_device())
+            return embeddings(model, tokenised(part.data, split, self.task, model.modality))
+
+        return Rows(rows.inputs(), targets, embedded)
+
+    def _tested(self, part: _Round, entrant: Entrant, seed: int) -> None:
+        run = self._run(part, entrant, seed)
+        if "test" in run.metrics:
+            return
+        if entrant.recipe:
+            scored(run, part.data, "test", self.hardware)
+        else:
+            self._answered(part, entrant, run, "test")
+
+    def _timed(self, entrant: Entrant) -> None:
+        """How long an answer takes, measured once a method."""
+        run = self._run(self.rounds[-1], entrant, self.seeds[0])
+        if not entrant.recipe or "latency" in run.cost:
+            return
+        some = self.data["validation"].inputs(range(min(256, len(self.data["validation"]))))
+        model = TransferModel.load(run.path / "model").to(self.hardware.torch_device())
+        run.update(cost={"latency": latency(model, some)})
+
+    # --- what they say ---
+
+    def _concluded(self) -> Comparison:
+        """Write the comparison from the runs alone."""
+        last = self.rounds[-1]
+        runs = {e.name: [self._run(last, e, s) for s in self._seeds(e)] for e in self.entrants}
+        evidence = {name: _evidence(self.task, found) for name, found in runs.items()}
+        standing = significance.standings(evidence)
+        entrants = {e.name: e for e in self.entrants}
+        entries = [
+            Entry(
+                name=name, model=entrants[name].model, spec=entrants[name].spec(),
+                baseline=entrants[name].baseline is not None, scores=evidence[name].scores.tolist(),
+                runs=[str(r.path.relative_to(self.path)) for r in runs[name]], **asdict(place), **_cost(runs[name]),
+            )
+            for name, place in standing.items()
+        ]  # fmt: skip
+        metric = self.task.selection
+        told = {
+            "format": FORMAT, "metric": metric, "budget": last.budget, "seeds": list(self.seeds),
+            "data": {"name": self.data.name, "source": self.data.source, "fingerprint": self.data.fingerprint,
+                     "rows": {name: len(split) for name, split in self.data.splits.items()},
+                     "labels": list(self.data.labels), "task": self.data.task},
+            "verdict": verdict(entries, metric), "taken": choice(entries).name,
+            "entries": [asdict(e) for e in entries],
+            "curve": [*(self._point(r) for r in self.rounds[:-1]), _point(last, standing)] if self.rounds[:-1] else [],
+            "findings": [f.as_dict() for f in findings(entries, runs, evidence, metric)],
+            "suspects": suspects(entries, runs),
+            "differs": _differs(self.entrants), "failed": self.failed,
+            "environment": next(iter(runs.values()))[0].environment,
+        }  # fmt: skip
+        atomic_write(self.path / "comparison.html", comparison_page(told, runs).encode())
+        atomic_write(self.path / "comparison.json", as_json(told, indent=1).encode())
+        return Comparison.open(self.path)
+
+    def _point(self, part: _Round) -> dict[str, Any]:
+        runs = {e.name: [self._run(part, e, s) for s in self._seeds(e)] for e in self.entrants}
+        return _point(part, significance.standings({n: _evidence(self.task, found) for n, found in runs.items()}))
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        """Pass on what a run tells; what the data was understood to be is not said again for every run."""
+        if event["event"] != "stage" and event.get("message") not in self.said:
+            self._tell(**event)
+
+    def _tell(self, **event: Any) -> None:
+        if self.told:
+            self.told(event)
+
+    def _say(self, number: int, count: int, part: _Round, entrant: Entrant, seed: int) -> None:
+        few = f", {part.shots} shots" if part.shots else ""
+        message = f"Run {number + 1}/{count}: {entrant.name}{few}" + (f", seed {seed}" if entrant.random else "")
+        self._tell(event="run", number=number, count=count, message=message)
+
+
+def _point(part: _Round, standing: Mapping[str, significance.Standing]) -> dict[str, Any]:
+    """One point of the learning curve: every method on so many labels."""
+    scores = {name: {"mean": s.mean, "low": s.low, "high": s.high, "tied": s.tied} for name, s in standing.items()}
+    return {"shots": part.shots, "rows": len(part.data["train"]), "budget": part.budget, "scores": scores}
+
+
+OURS = ("runs", "comparison.json", "comparison.html")
+
+
+def _evidence(task: Task, runs: Iterable[Run]) -> significance.Evidence:
+    tallies, correct = [], []
+    for run in runs:
+        table = run.predictions("test")
+        truth, guess = (_named(task, table[column].to_pylist()) for column in ("label", "prediction"))
+        tallies.append(task.tally(truth, guess))
+        correct.append(np.array([t == g for t, g in zip(truth, guess, strict=True)]))
+    return significance.Evidence(tallies, task.tallied, correct if task.selection == "accuracy" else None)
+
+
+def _named(task: Task, cells: list[str]) -> list[Any]:
+    """Labels as they stand in predictions.parquet, as names."""
+    if task.token_level:
+        return [cell.split(" ") if cell else [] for cell in cells]
+    if getattr(task, "multi_label", False):
+        return [cell.split("|") if cell else [] for cell in cells]
+    return cells
+
+
+def _cost(runs: Sequence[Run]) -> dict[str, Any]:
+    """The costs of a method: means over its runs, the largest memory."""
+    costs = [run.cost for run in runs]
+
+    def mean(name: str) -> float | None:
+        values = [c[name] for c in costs if c.get(name) is not None]
+        return round(float(np.mean(values)), 2) if values else None
+
+    memory = [c["peak_memory_mb"] for c in costs if c.get("peak_memory_mb")]
+    return {
+        "seconds": mean("seconds"), "peak_memory_mb": max(memory, default=None),
+        "trained_parameters": costs[0].get("trained_parameters"), "model_mb": costs[0].get("model_mb"),
+        "latency": costs[0].get("latency"),
+    }  # fmt: skip
+
+
+def _differs(entrants: Sequence[Entrant]) -> list[str]:
+    """What is not the same for all, in sentences."""
+    methods = [m for e in entrants for m in e.recipe if m.gradient]
+    told = []
+    for field, words in (("batch_size", "batch size"), ("lr", "learning rate"), ("schedule", "schedule")):
+        values = sorted({str(getattr(m, field)) for m in methods if hasattr(m, field)})
+        if len(values) > 1:
+            told.append(f"The {words} is each method's own default: {', '.join(values)}.")
+    once = [e.name for e in entrants if not e.random]
+    if once:
+        told.append(f"Run once, because no seed changes them: {', '.join(once)}.")
+    return told

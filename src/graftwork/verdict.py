@@ -1,0 +1,250 @@
+"""What a race comes to: which method to take, and what to know before its numbers are believed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graftwork.finding import Finding, Kind, number, place
+from graftwork.report.wording import METRICS, duration
+from graftwork.run import Run
+from graftwork.significance import Evidence, difference
+
+LOSES_TO_BASELINE = Kind(
+    "loses-to-baseline", "warning", "A fine-tuned model does worse than counting words: the network adds nothing here."
+)
+TIED = Kind("tied", "note", "Methods that the test split cannot tell apart: the cheapest of them is as good.")
+UNSTABLE = Kind("unstable", "warning", "Seeds of one method end more than a point apart: one run of it says little.")
+UNDER_TRAINED = Kind("under-trained", "note", "A method was still getting better when its budget ended.")
+OVER_FITTED = Kind("over-fitted", "note", "A method got worse on validation before its budget ended.")
+NEVER_PREDICTED = Kind(
+    "never-predicted", "warning", "A class that occurs in test and that the best method never gives."
+)
+POORLY_CALIBRATED = Kind("poorly-calibrated", "warning", "A method is surer, or less sure, than it is right.")
+LABEL_LIKELY_WRONG = Kind(
+    "label-likely-wrong", "warning", "Rows on which all methods are sure of one same other label than the one given."
+)
+
+UNSTABLE_SD = 0.01
+RISING = 0.005
+FALLING = 0.01
+CALIBRATION_ERROR = 0.1
+SURE = 0.9
+METHODS_TO_AGREE = 3
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method's line in the table of a race. Scores are in [0, 1] and are those of the test split."""
+
+    name: str
+    model: str
+    spec: Any
+    baseline: bool
+    scores: list[float]
+    mean: float
+    low: float
+    high: float
+    sd: float | None
+    behind: float
+    p: float | None
+    tied: bool
+    seconds: float | None
+    peak_memory_mb: float | None
+    trained_parameters: int | None
+    model_mb: float | None
+    latency: dict[str, float] | None
+    runs: list[str]
+
+
+def choice(entries: Sequence[Entry]) -> Entry:
+    """The method to take: of those that cannot be told from the best, the one that is fitted soonest."""
+    return min((e for e in entries if e.tied), key=lambda e: e.seconds or 0.0)
+
+
+def verdict(entries: Sequence[Entry], metric: str) -> str:
+    """What to take and why, in one or two sentences.
+
+    Args:
+        entries: the best first.
+        metric: what the scores are.
+    """
+    taken, best = choice(entries), entries[0]
+    name = METRICS[metric][0]
+    said = f"Take {taken.name}: {name} {taken.mean:.1%} on test ({taken.low:.1%} to {taken.high:.1%})"
+    tied = [e for e in entries if e.tied and e is not taken]
+    if taken is best and not tied:
+        second = entries[1] if len(entries) > 1 else None
+        ahead = f", {100 * (taken.mean - second.mean):.1f} points ahead of {second.name}" if second else ""
+        return f"{said}{ahead}, more than chance gives."
+    if taken is best:
+        return f"{said}. {_listed(tied)} cannot be told from it and cost{'s' * (len(tied) == 1)} more."
+    times = (best.seconds or 0) / max(taken.seconds or 0, 0.01)
+    return (
+        f"{said}. {_listed(tied)} cannot be told from it on these rows, "
+        f"and {best.name} takes {times:,.0f} times as long to fit ({duration(best.seconds or 0)})."
+    )
+
+
+def findings(
+    entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]], evidence: Mapping[str, Evidence], metric: str
+) -> list[Finding]:
+    """Everything worth knowing, the gravest first."""
+    found = [
+        *_against_baselines(entries, evidence, metric), *_over_seeds(entries), *_along_training(entries, runs, metric),
+        *_of_classes(entries, runs), *_of_calibration(entries, runs), *_of_labels(entries, runs), *_of_ties(entries),
+    ]  # fmt: skip
+    return sorted(found, key=lambda f: f.severity != "warning")
+
+
+def suspects(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
+    """Test rows on which at least three fitted methods agree on another label, each surer than 90 %.
+
+    Returns:
+        `row`, `text`, `label` (given), `answer` (theirs) and `confidence` (their mean), the surest first.
+    """
+    fitted = [runs[e.name][0].predictions("test") for e in entries if not e.baseline]
+    if len(fitted) < METHODS_TO_AGREE:
+        return []
+    rows, texts, labels = (fitted[0][column].to_pylist() for column in ("row", "input", "label"))
+    answers = [t["prediction"].to_pylist() for t in fitted]
+    confidence = np.stack([t["confidence"].to_numpy() for t in fitted])
+    found = []
+    for i, label in enumerate(labels):
+        given = {a[i] for a in answers}
+        if len(given) == 1 and label not in given and confidence[:, i].min() > SURE:
+            sure = float(confidence[:, i].mean())
+            found.append({"row": rows[i], "text": texts[i], "label": label, "answer": given.pop(), "confidence": sure})
+    return sorted(found, key=lambda s: -s["confidence"])
+
+
+def _against_baselines(entries: Sequence[Entry], evidence: Mapping[str, Evidence], metric: str) -> list[Finding]:
+    plain = [e for e in entries if e.baseline and e.name in ("tf-idf", "majority")]
+    if not plain:
+        return []
+    best = plain[0]
+    found = []
+    for entry in entries:
+        if entry.baseline or entry.mean >= best.mean:
+            continue
+        gap, low, _, p = difference(evidence[best.name], evidence[entry.name])
+        if p < 0.05:
+            found.append(
+                LOSES_TO_BASELINE(
+                    f"{entry.name} reaches {entry.mean:.1%}; {best.name}, which knows no language, {best.mean:.1%} "
+                    f"({100 * gap:.1f} points more, at least {100 * low:.1f}).",
+                    fix=f"Take {best.name}, give more labels or a larger budget, or look for what is wrong.",
+                )
+            )
+    return found
+
+
+def _of_ties(entries: Sequence[Entry]) -> list[Finding]:
+    tied = [e for e in entries if e.tied]
+    if len(tied) < 2:
+        return []
+    cheapest = choice(entries)
+    return [TIED(f"{_listed(tied)} are tied on this test split.", fix=f"Take the cheapest to fit: {cheapest.name}.")]
+
+
+def _over_seeds(entries: Sequence[Entry]) -> list[Finding]:
+    return [
+        UNSTABLE(
+            f"{e.name}: {', '.join(f'{s:.1%}' for s in e.scores)} over seeds (sd {100 * e.sd:.1f} points).",
+            fix="Take a smaller learning rate or a longer warm-up, and more seeds to judge it.",
+        )
+        for e in entries
+        if e.sd is not None and e.sd > UNSTABLE_SD
+    ]
+
+
+def _along_training(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]], metric: str) -> list[Finding]:
+    found = []
+    for entry in entries:
+        curves = [_curve(run, metric) for run in runs[entry.name]]
+        if not curves or min(len(c) for c in curves) < 3:
+            continue
+        rising = [c[-1] - max(c[: -max(1, len(c) // 4)]) for c in curves]
+        falling = [max(c) - c[-1] for c in curves]
+        if min(rising) > RISING:
+            found.append(
+                UNDER_TRAINED(
+                    f"{entry.name} gained {100 * min(rising):.1f} points or more on validation in the last quarter of "
+                    "every run.",
+                    fix="Give a larger --budget: it may well pass the others.",
+                )
+            )
+        if min(falling) > FALLING:
+            found.append(
+                OVER_FITTED(
+                    f"{entry.name} ended {100 * min(falling):.1f} points or more below its best validation in every "
+                    "run; the best weights were kept.",
+                    fix="Give a smaller --budget or a lower learning rate.",
+                )
+            )
+    return found
+
+
+def _curve(run: Run, metric: str) -> list[float]:
+    return [e[metric] for e in run.events() if e["event"] == "evaluation" and e.get(metric) is not None]
+
+
+def _of_classes(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[Finding]:
+    best = entries[0]
+    never = []
+    for run in runs[best.name]:
+        table = run.predictions("test")
+        given = {n for cell in table["prediction"].to_pylist() for n in _parts(cell)}
+        asked = Counter(n for cell in table["label"].to_pylist() for n in _parts(cell))
+        never.append({n for n in asked if n not in given})
+    missing = sorted(set.intersection(*never)) if never else []
+    if not missing:
+        return []
+    return [
+        NEVER_PREDICTED(
+            f"{best.name} never answers {', '.join(repr(n) for n in missing[:10])}"
+            f"{f' and {len(missing) - 10} more' if len(missing) > 10 else ''}, which test asks for.",
+            fix="Give more examples of it, or merge it with another class.",
+        )
+    ]
+
+
+def _parts(cell: str) -> list[str]:
+    return cell.split("|") if cell else []
+
+
+def _of_calibration(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[Finding]:
+    found = []
+    for entry in entries:
+        errors = [run.metrics["test"].get("ece") for run in runs[entry.name]]
+        told = [e for e in errors if e is not None]
+        if told and not entry.baseline and np.mean(told) > CALIBRATION_ERROR:
+            found.append(
+                POORLY_CALIBRATED(
+                    f"{entry.name}: confidence and accuracy lie {100 * float(np.mean(told)):.0f} points apart.",
+                    fix="Do not act on its confidence; a larger validation split calibrates it better.",
+                )
+            )
+    return found
+
+
+def _of_labels(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[Finding]:
+    found = suspects(entries, runs)
+    if not found:
+        return []
+    rows = sorted(s["row"] for s in found)
+    return [
+        LABEL_LIKELY_WRONG(
+            f"On {number(len(found), 'test row')} every fitted method is sure of another label than the one given.",
+            where=place(rows, "test"), rows=rows, fix="Read them, and correct the labels that are wrong.",
+        )
+    ]  # fmt: skip
+
+
+def _listed(entries: Sequence[Entry]) -> str:
+    named = [e.name for e in entries]
+    return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"

@@ -1,0 +1,214 @@
+"""A race is fair, goes on where it was, reads test last, and says what its numbers say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from graftwork.choice import InputError
+from graftwork.compare import Comparison, compare
+from graftwork.data import Data
+from graftwork.methods import FullFineTuning, LinearProbe, TopLayers
+from graftwork.run import Run
+from graftwork.tasks import Classification, Tagging
+from graftwork.verdict import Entry, choice, verdict
+
+RACE = importlib.import_module("graftwork.compare")
+FULL = FullFineTuning(lr=5e-3, head_lr_factor=2, batch_size=16, head_start="random")
+TOP = TopLayers(blocks=1, lr=5e-3, batch_size=16)
+
+
+@pytest.fixture
+def race(sources, tiny, tmp_path, quick):
+    """A short race with what is given changed; `events` gathers what it told."""
+
+    def run(kind="classification", **changed):
+        asked = {"methods": [LinearProbe(), TOP, FULL], "models": [tiny], "seeds": 2, "budget": "8steps"} | changed
+        run.events = []
+        return compare(
+            asked.pop("data", sources[kind]), out=tmp_path / "race", hardware=quick, on_event=run.events.append, **asked
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi-label", "tagging"])
+def test_a_race_ranks_every_method_with_an_interval_and_its_costs(race, kind):
+    found = race(kind, methods=[TOP] if kind == "tagging" else [LinearProbe(), TOP])
+    expected = {"majority", "top-layers"} | (
+        {"tf-idf", "nearest-neighbours", "linear-probe"} if kind != "tagging" else set()
+    )
+    assert {e["name"] for e in found.entries} == expected
+    assert [e["mean"] for e in found.entries] == sorted((e["mean"] for e in found.entries), reverse=True)
+    assert all(e["low"] <= e["mean"] <= e["high"] for e in found.entries)
+    best = found.entries[0]
+    assert (best["tied"], best["behind"], best["p"]) == (True, 0, None)
+    top = next(e for e in found.entries if e["name"] == "top-layers")
+    assert len(top["scores"]) == len(top["runs"]) == 2
+    assert min(top["latency"]["ms_1_p50"], top["seconds"], top["trained_parameters"]) > 0
+    assert found.verdict.startswith("Take ")
+    assert len(found.frame()) == len(expected)
+
+
+def test_every_run_saw_the_same_rows_budget_and_seeds(race):
+    found = race()
+    runs = [run for entry in found.entries for run in found.runs(entry["name"])]
+    assert len({run.data["fingerprint"] for run in runs}) == 1
+    assert {run.asked.get("budget") for run in runs if run.happened.get("steps")} == {"8steps"}
+    by_name = {e["name"]: [run.asked["seed"] for run in found.runs(e["name"])] for e in found.entries}
+    assert by_name["full-fine-tuning"] == by_name["top-layers"] == [0, 1]
+    assert by_name["linear-probe"] == by_name["majority"] == [0]
+    tables = [run.predictions("test") for run in runs]
+    assert all(t["row"].equals(tables[0]["row"]) and t["label"].equals(tables[0]["label"]) for t in tables)
+
+
+def test_what_is_finished_is_not_run_again_and_what_is_added_is(race):
+    first = race()
+    stamps = {run: os.stat(first.path / run / "run.json").st_mtime_ns for e in first.entries for run in e["runs"]}
+    again = race(methods=[LinearProbe(), TOP, FULL, "lora"])
+    assert {run: os.stat(first.path / run / "run.json").st_mtime_ns for run in stamps} == stamps
+    assert {e["name"] for e in again.entries} - {e["name"] for e in first.entries} == {"lora"}
+
+
+def test_a_race_that_broke_off_goes_on_with_the_runs_that_are_missing(race, monkeypatch):
+    own, begun = RACE.start, []
+
+    def breaks(*args, **asked):
+        begun.append(args[2])
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return own(*args, **asked)
+
+    monkeypatch.setattr(RACE, "start", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        race()
+    monkeypatch.setattr(RACE, "start", lambda *a, **k: begun.append(a[2]) or own(*a, **k))
+    done = begun[:2]
+    found = race()
+    assert not set(begun[3:]) & set(done)
+    assert len(found.entries) == 6
+
+
+def test_a_method_that_diverges_is_told_and_does_not_end_the_race(race, monkeypatch):
+    monkeypatch.setattr(
+        "graftwork.tasks.Classification.loss", lambda *a, **k: torch.tensor(float("nan"), requires_grad=True)
+    )
+    found = race(methods=[LinearProbe(), FULL])
+    assert "full-fine-tuning" not in {e["name"] for e in found.entries}
+    assert "loss is nan" in found.as_dict()["failed"]["full-fine-tuning"]
+
+
+def test_the_test_split_is_read_only_after_everything_is_fitted(race, monkeypatch):
+    seen = []
+    own_start, own_score = RACE.start, RACE.scored
+    monkeypatch.setattr(RACE, "start", lambda *a, **k: seen.append("fit") or own_start(*a, **k))
+    monkeypatch.setattr(RACE, "scored", lambda *a, **k: seen.append("test") or own_score(*a, **k))
+    race()
+    assert seen == ["fit"] * 5 + ["test"] * 5
+
+
+def test_a_learning_curve_races_on_few_labels_too(race):
+    found = race(methods=[LinearProbe(), TOP], shots=[4, 8, 10_000])
+    points = found.as_dict()["curve"]
+    assert [p["shots"] for p in points] == [4, 8, None]
+    assert points[0]["rows"] < points[1]["rows"] < points[2]["rows"]
+    assert points[2]["scores"]["top-layers"]["mean"] == next(
+        e["mean"] for e in found.entries if e["name"] == "top-layers"
+    )
+    fingerprints = {Run.open(path).data["fingerprint"] for path in (found.path / "runs").iterdir()}
+    assert len(fingerprints) == 3
+
+
+def test_a_baseline_is_a_run_with_predictions_and_no_model(race):
+    found = race(methods=[LinearProbe()])
+    (run,) = found.runs("tf-idf")
+    assert run.state == "done"
+    assert not (run.path / "model").exists()
+    assert run.predictions("test").num_rows == run.metrics["test"]["n"]
+
+
+def test_it_is_found_again_from_its_folder(race):
+    made = race(methods=[LinearProbe()])
+    opened = Comparison.open(made.path)
+    assert opened.as_dict() == made.as_dict()
+    assert json.loads((made.path / "comparison.json").read_text())["metric"] == "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"methods": ["lroa"]}, "Did you mean 'lora'"),
+        ({"baselines": ["tfidf"]}, "Did you mean 'tf-idf'"),
+        ({"seeds": []}, "at least one seed"),
+        ({"budget": "many"}, "many"),
+        ({"models": ["nowhere/at-all"]}, "nowhere/at-all"),
+    ],
+)
+def test_wrong_input_is_one_sentence_before_anything_is_fitted(race, tmp_path, changed, told):
+    with pytest.raises(InputError, match=told):
+        race(**changed)
+    assert not list(tmp_path.glob("race/runs/*"))
+
+
+def test_a_folder_of_somebody_else_is_left_alone(race, tmp_path):
+    (tmp_path / "race").mkdir()
+    (tmp_path / "race" / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match="not a comparison"):
+        race()
+
+
+def test_data_without_a_test_split_is_refused(race, sources):
+    with pytest.raises(InputError, match="test split"):
+        race(data=Data.load(str(sources["classification"] / "train.jsonl"), test=0))
+
+
+# --- tallies: scores that can be drawn anew ---
+
+
+def test_tallies_of_several_labels_sum_up_to_scikit_learns_macro_f1():
+    generator = np.random.default_rng(0)
+    task = Classification(labels=("a", "b", "c"), multi_label=True)
+    truth, guess = generator.random((2, 60, 3)) < 0.4
+    named = [[[n for n, on in zip(task.labels, row, strict=True) if on] for row in table] for table in (truth, guess)]
+    expected = f1_score(truth, guess, average="macro")
+    assert task.tallied(task.tally(*named).sum(axis=0)) == pytest.approx(expected)
+
+
+def test_tallies_of_spans_sum_up_to_seqevals_f1():
+    from seqeval.metrics import f1_score as span_f1
+
+    truth = [["B-PER", "I-PER", "O"], ["O", "B-LOC"], ["O"]]
+    guess = [["B-PER", "I-PER", "B-LOC"], ["O", "B-PER"], ["O"]]
+    task = Tagging(labels=("B-LOC", "B-PER", "I-PER", "O"))
+    assert task.tallied(task.tally(truth, guess).sum(axis=0)) == pytest.approx(span_f1(truth, guess))
+
+
+# --- the verdict ---
+
+
+def entry(name: str, mean: float, *, tied: bool, seconds: float) -> Entry:
+    return Entry(
+        name=name, model="minilm", spec=name, baseline=False, scores=[mean], mean=mean, low=mean - 0.01,
+        high=mean + 0.01, sd=None, behind=0.0, p=None, tied=tied, seconds=seconds, peak_memory_mb=None,
+        trained_parameters=None, model_mb=None, latency=None, runs=[],
+    )  # fmt: skip
+
+
+def test_of_tied_methods_the_cheapest_is_taken_and_the_price_of_the_best_is_said():
+    entries = [entry("full", 0.93, tied=True, seconds=400), entry("probe", 0.925, tied=True, seconds=4)]
+    assert choice(entries).name == "probe"
+    assert "full cannot be told from it" in verdict(entries, "accuracy")
+    assert "100 times as long" in verdict(entries, "accuracy")
+
+
+def test_a_clear_winner_is_taken_at_any_price():
+    entries = [entry("full", 0.93, tied=True, seconds=400), entry("probe", 0.85, tied=False, seconds=4)]
+    assert verdict(entries, "accuracy").startswith(
+        "Take full: accuracy 93.0% on test (92.0% to 94.0%), 8.0 points ahead"
+    )
