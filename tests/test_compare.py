@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ from sklearn.metrics import f1_score
 from graftwork.choice import InputError
 from graftwork.compare import Comparison, compare
 from graftwork.data import Data
+from graftwork.fit import predict
 from graftwork.methods import FullFineTuning, LinearProbe, TopLayers
 from graftwork.run import Run
 from graftwork.tasks import Classification, Tagging
@@ -53,6 +55,7 @@ def test_a_race_ranks_every_method_with_an_interval_and_its_costs(race, kind):
     assert len(top["scores"]) == len(top["runs"]) == 2
     assert min(top["latency"]["ms_1_p50"], top["seconds"], top["trained_parameters"]) > 0
     assert found.verdict.startswith("Take ")
+    assert predict(found.path / found.as_dict()["use"], [["Ada"]] if kind == "tagging" else ["a text"])
     assert len(found.frame()) == len(expected)
 
 
@@ -205,6 +208,13 @@ def test_of_tied_methods_the_cheapest_is_taken_and_the_price_of_the_best_is_said
     assert choice(entries).name == "probe"
     assert "full cannot be told from it" in verdict(entries, "accuracy")
     assert "100 times as long" in verdict(entries, "accuracy")
+
+
+def test_a_baseline_that_wins_is_told_with_the_method_that_leaves_a_model():
+    words = dataclasses.replace(entry("tf-idf", 0.93, tied=True, seconds=1), baseline=True)
+    entries = [words, entry("lora", 0.90, tied=False, seconds=40), entry("probe", 0.85, tied=False, seconds=4)]
+    assert choice(entries) is words
+    assert verdict(entries, "accuracy").endswith("of the methods that leave one, take lora (90.0%).")
 
 
 def test_a_clear_winner_is_taken_at_any_price():

@@ -39,7 +39,7 @@ from graftwork.report.comparison import comparison_page
 from graftwork.run import Run, as_json, atomic_write, is_run, plain_cause
 from graftwork.task import Task
 from graftwork.tasks import task_of
-from graftwork.verdict import Entry, choice, findings, suspects, verdict
+from graftwork.verdict import Entry, choice, findings, model_to_use, suspects, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -411,7 +411,7 @@ class _Race:
             "data": {"name": self.data.name, "source": self.data.source, "fingerprint": self.data.fingerprint,
                      "rows": {name: len(split) for name, split in self.data.splits.items()},
                      "labels": list(self.data.labels), "task": self.data.task},
-            "verdict": verdict(entries, metric), "taken": choice(entries).name,
+            "verdict": verdict(entries, metric), "taken": choice(entries).name, "use": self._use(entries, runs),
             "entries": [asdict(e) for e in entries],
             "curve": [*(self._point(r) for r in self.rounds[:-1]), _point(last, standing)] if self.rounds[:-1] else [],
             "findings": [f.as_dict() for f in findings(entries, runs, evidence, metric)],
@@ -422,6 +422,14 @@ class _Race:
         atomic_write(self.path / "comparison.html", comparison_page(told, runs).encode())
         atomic_write(self.path / "comparison.json", as_json(told, indent=1).encode())
         return Comparison.open(self.path)
+
+    def _use(self, entries: list[Entry], runs: Mapping[str, Sequence[Run]]) -> str | None:
+        """The folder of the run to predict with: of the method to use, the seed that did best on validation."""
+        entry = model_to_use(entries)
+        if entry is None:
+            return None
+        best = max(runs[entry.name], key=lambda run: run.metrics["validation"][self.task.selection])
+        return str(best.path.relative_to(self.path))
 
     def _point(self, part: _Round) -> dict[str, Any]:
         runs = {e.name: [self._run(part, e, s) for s in self._seeds(e)] for e in self.entrants}

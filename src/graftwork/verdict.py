@@ -35,6 +35,7 @@ FALLING = 0.01
 CALIBRATION_ERROR = 0.1
 SURE = 0.9
 METHODS_TO_AGREE = 3
+_WORTH_SAYING = 2  # times as long
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,27 @@ def choice(entries: Sequence[Entry]) -> Entry:
     return min((e for e in entries if e.tied), key=lambda e: e.seconds or 0.0)
 
 
+def model_to_use(entries: Sequence[Entry]) -> Entry | None:
+    """The best choice that leaves a model: `choice`, or the one to take of the methods beside the baselines."""
+    fitted = [e for e in entries if not e.baseline]
+    tied = [e for e in fitted if e.tied] or fitted[:1]
+    return min(tied, key=lambda e: e.seconds or 0.0, default=None)
+
+
 def verdict(entries: Sequence[Entry], metric: str) -> str:
-    """What to take and why, in one or two sentences.
+    """What to take and why, in a few sentences.
 
     Args:
         entries: the best first.
         metric: what the scores are.
     """
+    use, said = model_to_use(entries), _why(entries, metric)
+    if use is None or not choice(entries).baseline:
+        return said
+    return f"{said} A baseline leaves no model; of the methods that leave one, take {use.name} ({use.mean:.1%})."
+
+
+def _why(entries: Sequence[Entry], metric: str) -> str:
     taken, best = choice(entries), entries[0]
     name = METRICS[metric][0]
     said = f"Take {taken.name}: {name} {taken.mean:.1%} on test ({taken.low:.1%} to {taken.high:.1%})"
@@ -83,11 +98,11 @@ def verdict(entries: Sequence[Entry], metric: str) -> str:
         return f"{said}{ahead}, more than chance gives."
     if taken is best:
         return f"{said}. {_listed(tied)} cannot be told from it and cost{'s' * (len(tied) == 1)} more."
+    told = f"{said}. {_listed(tied)} cannot be told from it on these rows"
     times = (best.seconds or 0) / max(taken.seconds or 0, 0.01)
-    return (
-        f"{said}. {_listed(tied)} cannot be told from it on these rows, "
-        f"and {best.name} takes {times:,.0f} times as long to fit ({duration(best.seconds or 0)})."
-    )
+    if times < _WORTH_SAYING:
+        return f"{told}."
+    return f"{told}, and {best.name} takes {times:,.0f} times as long to fit ({duration(best.seconds or 0)})."
 
 
 def findings(

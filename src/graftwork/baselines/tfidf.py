@@ -42,18 +42,16 @@ class Tfidf(Baseline):
         targets = np.asarray(train.targets)
         table = targets if targets.ndim == 2 else np.eye(len(task.labels))[targets]
         decided = [k for k in range(table.shape[1]) if 0 < table[:, k].sum() < len(table)]
-        features = counted.fit_transform(train.inputs)
+        features: Any = counted.fit_transform(train.inputs)
         machines = []
         for k in decided:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the margin hardly moves any more by then
                 machines.append(LinearSVC(C=self.strength, random_state=0).fit(features, table[:, k]))
-        weights = (
-            np.stack([m.coef_[0].astype(np.float32) for m in machines], axis=1)
-            if machines
-            else np.zeros((features.shape[1], 0))
-        )
-        offsets = np.array([m.intercept_[0] for m in machines])
+        weights = np.zeros((features.shape[1], len(machines)), dtype=np.float32)
+        for column, machine in enumerate(machines):
+            weights[:, column] = np.ravel(machine.coef_)
+        offsets = np.ravel([machine.intercept_ for machine in machines])
         constant = np.where(table.any(axis=0), -RARE, RARE).astype(float)  # a class that is on every row, or on none
 
         def outputs(asked: Rows) -> list[np.ndarray]:

@@ -266,8 +266,8 @@ def predict(
 
 
 @verb(
-    json="path, metric, budget, seeds, verdict, taken, entries [{name, mean, low, high, sd, behind, p, tied, seconds, "
-    "...}], curve, findings, suspects, differs, failed, data, environment"
+    json="path, metric, budget, seeds, verdict, taken, use, entries [{name, mean, low, high, sd, behind, p, tied, "
+    "seconds, ...}], curve, findings, suspects, differs, failed, data, environment"
 )
 def compare(
     data: typed.Source,

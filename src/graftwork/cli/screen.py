@@ -181,6 +181,8 @@ class Screen:
         self.say()
         self.say(told["verdict"], "bold green")
         self.say(f"Comparison: {told['path']}/comparison.html")
+        if told["use"]:
+            self.say(f'Ask it:     graft predict {told["path"]}/{told["use"]} "..."')
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Names and values, one a line."""
