@@ -20,7 +20,7 @@ from graftwork.symptoms import SYMPTOMS
 if TYPE_CHECKING:
     from graftwork.modalities.text import Text
 
-CODES: dict[str, str] = {code: kind.sentence for code, kind in sorted(KINDS.items())}
+CODES: dict[str, str] = {code: kind.sentence for code, kind in sorted(KINDS.items()) if kind.about == "data"}
 """Every kind of finding: code -> what findings of this kind say."""
 QUANTILES = (0.05, 0.5, 0.95, 1.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,20 @@ from graftwork.report.wording import METRICS, duration
 from graftwork.run import Run
 from graftwork.significance import Evidence, difference
 
-LOSES_TO_BASELINE = Kind(
+_Kind = partial(Kind, about="race")
+
+LOSES_TO_BASELINE = _Kind(
     "loses-to-baseline", "warning", "A fine-tuned model does worse than counting words: the network adds nothing here."
 )
-TIED = Kind("tied", "note", "Methods that the test split cannot tell apart: the cheapest of them is as good.")
-UNSTABLE = Kind("unstable", "warning", "Seeds of one method end more than a point apart: one run of it says little.")
-UNDER_TRAINED = Kind("under-trained", "note", "A method was still getting better when its budget ended.")
-OVER_FITTED = Kind("over-fitted", "note", "A method got worse on validation before its budget ended.")
-NEVER_PREDICTED = Kind(
+TIED = _Kind("tied", "note", "Methods that the test split cannot tell apart: the cheapest of them is as good.")
+UNSTABLE = _Kind("unstable", "warning", "Seeds of one method end more than a point apart: one run of it says little.")
+UNDER_TRAINED = _Kind("under-trained", "note", "A method was still getting better when its budget ended.")
+OVER_FITTED = _Kind("over-fitted", "note", "A method got worse on validation before its budget ended.")
+NEVER_PREDICTED = _Kind(
     "never-predicted", "warning", "A class that occurs in test and that the best method never gives."
 )
-POORLY_CALIBRATED = Kind("poorly-calibrated", "warning", "A method is surer, or less sure, than it is right.")
-LABEL_LIKELY_WRONG = Kind(
+POORLY_CALIBRATED = _Kind("poorly-calibrated", "warning", "A method is surer, or less sure, than it is right.")
+LABEL_LIKELY_WRONG = _Kind(
     "label-likely-wrong", "warning", "Rows on which all methods are sure of one same other label than the one given."
 )
 
