@@ -33,8 +33,7 @@ OnEvent = Callable[..., None]
 
 MIN_STEPS = 400
 """Small data is gone through more often than the method's epochs say, until there are so many steps."""
-_VALIDATE_EVERY = 1000  # steps, where half an epoch is longer than that
-_HALF_EPOCH = 100  # steps; shorter halves are not worth a validation
+_VALIDATE_EVERY = 1000  # steps, where an epoch is longer than that
 _REPORT_SECONDS = 0.5
 
 
@@ -310,9 +309,7 @@ class _Runner:
         return self.world.agree(self._fraction(step) >= 1)
 
     def _validates(self, step: int) -> bool:
-        """At the end of each epoch, in its middle, and every `_VALIDATE_EVERY` steps of a long one."""
-        within, half = step % self.steps_per_epoch, self.steps_per_epoch // 2
-        return within == 0 or (within == half >= _HALF_EPOCH) or within % _VALIDATE_EVERY == 0
+        return step % self.steps_per_epoch == 0 or step % _VALIDATE_EVERY == 0
 
     def _validate(self, step: int) -> None:
         found, targets = outputs(
