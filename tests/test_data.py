@@ -394,3 +394,13 @@ def test_shots_that_make_no_sense_are_refused(asked, told):
     rows = [{"text": f"text number {i}", "label": ["a", "b"][: i % 2 + 1]} for i in range(20)]
     with pytest.raises(InputError, match=told):
         Data.load({"train": rows, "validation": rows[:2]}, shots=asked)
+
+
+def test_saved_data_is_read_again_from_its_folder_also_with_fewer_shots(tmp_path):
+    rows = [{"text": f"text number {i} of many", "label": "ab"[i % 2]} for i in range(40)]
+    folder = Data.load({"train": rows, "validation": rows[:4]}, shots=9).save(tmp_path / "saved")
+    opened = Data.load(folder)
+    assert Data.load(**opened.source).fingerprint == opened.fingerprint
+    fewer = opened.few(3)
+    assert fewer["train"].counts == {"a": 3, "b": 3}
+    assert Data.load(**fewer.source).fingerprint == fewer.fingerprint

@@ -200,10 +200,9 @@ class Data:
             DataError: The source cannot be used; `findings` says why, with places.
             InputError: An option is out of its range, or nothing of the source's name is there.
         """
-        if isinstance(source, Data):
-            return source
-        if _is_saved(source):
-            return cls.open(source)
+        if isinstance(source, Data) or _is_saved(source):
+            made = source if isinstance(source, Data) else cls.open(source)
+            return made if shots is None else made.few(shots)
         drop = _known_drops(drop)
         for name, share in (("validation", validation), ("test", test)):
             if isinstance(share, (int, float)) and not 0 <= share <= 0.5:
@@ -339,7 +338,8 @@ class Data:
             said=tuple(about["said"]),
             findings=tuple(Finding(**item | {"rows": tuple(item["rows"])}) for item in about["findings"]),
             dropped=MappingProxyType(about["dropped"]),
-            source=about["source"],
+            # what reads it again is the folder; the shots it was reduced to are in it
+            source={**about["source"], "source": str(folder.resolve()), "shots": None},
             name=about["name"],
         )
         if data.fingerprint != about["fingerprint"]:
