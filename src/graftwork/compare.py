@@ -393,8 +393,8 @@ class _Race:
     def _concluded(self) -> Comparison:
         """Write the comparison from the runs alone."""
         last = self.rounds[-1]
-        runs = {e.name: [self._run(last, e, s) for s in self._seeds(e)] for e in self.entrants}
-        evidence = {name: _evidence(self.task, found) for name, found in runs.items()}
+        runs = self._runs(last)
+        evidence = self._evidence(runs)
         standing = significance.standings(evidence)
         entrants = {e.name: e for e in self.entrants}
         entries = [
@@ -431,9 +431,15 @@ class _Race:
         best = max(runs[entry.name], key=lambda run: run.metrics["validation"][self.task.selection])
         return str(best.path.relative_to(self.path))
 
+    def _runs(self, part: _Round) -> dict[str, list[Run]]:
+        """Every method's runs of one round, in order of seeds."""
+        return {e.name: [self._run(part, e, s) for s in self._seeds(e)] for e in self.entrants}
+
+    def _evidence(self, runs: Mapping[str, Sequence[Run]]) -> dict[str, significance.Evidence]:
+        return {name: _evidence(self.task, found) for name, found in runs.items()}
+
     def _point(self, part: _Round) -> dict[str, Any]:
-        runs = {e.name: [self._run(part, e, s) for s in self._seeds(e)] for e in self.entrants}
-        return _point(part, significance.standings({n: _evidence(self.task, found) for n, found in runs.items()}))
+        return _point(part, significance.standings(self._evidence(self._runs(part))))
 
     def _hear(self, event: dict[str, Any]) -> None:
         """Pass on what a run tells; what the data was understood to be is not said again for every run."""

@@ -167,10 +167,10 @@ def record(
         }
     )
     run.write_predictions(split, table)
-    run.update(metrics={split: metrics})
+    cut = {}
     if lost is not None:
         cut = {f"truncated_rows_{split}": int((lost > 0).sum()), f"truncated_tokens_{split}": int(lost.sum())}
-        run.update(happened=cut)
+    run.update(metrics={split: metrics}, happened=cut)
 
 
 def quick_score(model: TransferModel, found: list[np.ndarray], targets: list[np.ndarray]) -> dict[str, float]:
