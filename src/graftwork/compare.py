@@ -219,8 +219,6 @@ def _entrants(
         said: dict[str, int] = {}
         for spec in METHODS if methods is None else methods:
             recipe = tuple(parse(Method, stage) for stage in (spec if isinstance(spec, (list, tuple)) else [spec]))
-            if methods is None and data.task == "tagging" and any("pooled" in m.needs for m in recipe):
-                continue
             name = "+".join(m.name for m in recipe)
             said[name] = said.get(name, 0) + 1
             number = f" {said[name]}" if said[name] > 1 else ""
