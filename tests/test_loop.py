@@ -212,6 +212,15 @@ def test_early_stopping_waits_for_its_patience_and_the_best_weights_come_back(st
     assert all(torch.equal(p, at_best[n]) for n, p in s.model.head.named_parameters())
 
 
+@pytest.mark.parametrize(
+    ("steps", "validated"), [(60, [6 * i for i in range(1, 11)]), (600, [30 * i for i in range(1, 21)])]
+)
+def test_validation_is_read_at_the_end_of_epochs_and_at_most_twenty_times(staged, steps, validated):
+    s = staged(quick(), steps=steps)
+    s.run()
+    assert [e["step"] for e in s.events if e["event"] == "evaluation"] == validated
+
+
 def test_a_budget_in_steps_is_kept_exactly_and_one_in_epochs_too(staged):
     assert staged(quick(), steps=7).run().progress.step == 7
     s = staged(quick())
@@ -256,7 +265,9 @@ def test_which_depths_train_is_recorded_for_each_epoch(staged):
 
 
 def test_what_gradual_unfreezing_has_not_reached_does_not_move(staged):
-    s = staged(GradualUnfreezing(lr=5e-3, batch_size=45), steps=4)  # two epochs: the head, then the topmost block
+    s = staged(
+        GradualUnfreezing(lr=5e-3, batch_size=45, head_start="random"), steps=4
+    )  # two epochs: the head, then the topmost block
     before = {n: p.clone() for n, p in s.model.encoder.named_parameters()}
     s.run()
     moved = {n.split(".")[2] for n, p in s.model.encoder.named_parameters() if not torch.equal(p, before[n])}

@@ -37,6 +37,8 @@ class Progress:
     best_step: int = 0
     since_best: int = 0
     """Validations since the best one."""
+    validated: float = 0.0
+    """The share of the budget that was spent when validation was last read."""
     max_tokens: int = 0
     """What the hardware was found to take at once."""
     unfreezing: list[list[object]] = field(default_factory=list)

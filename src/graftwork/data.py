@@ -282,6 +282,18 @@ class Data:
             groups={name: group[kept] if name == "train" else group for name, group in self.groups.items()},
         )
 
+    def some(self, train: int, validation: int) -> Data:
+        """At most so many rows of train and validation, each class in proportion, and no test split.
+
+        For questions that a part of the data answers, and that must not see test. It does not load again from `source`.
+        """
+        splits = {
+            name: split.where(_sample(split, size, self.source["seed"])) if size < len(split) else split
+            for name, size in (("train", train), ("validation", validation))
+            if (split := self.splits.get(name)) is not None
+        }
+        return replace(self, splits=MappingProxyType(splits), groups={})
+
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the splits as Arrow files, and data.json beside them; `Data.open` reads them back.
 

@@ -33,8 +33,11 @@ OnEvent = Callable[..., None]
 
 MIN_STEPS = 400
 """Small data is gone through more often than the method's epochs say, until there are so many steps."""
-_VALIDATE_EVERY = 1000  # steps, where an epoch is longer than that
 _REPORT_SECONDS = 0.5
+_VALIDATE_EVERY = 1000  # steps, where an epoch is longer than that
+_VALIDATE_SHARE = 0.05
+"""Of the budget between two validations at least: where epochs are short, reading validation would cost more than
+training, and the best of very many would be best by luck."""
 
 
 class Diverged(RuntimeError):  # noqa: N818
@@ -61,6 +64,10 @@ class Stage:
     stop_requested: Callable[[], bool]
     spent: float = 0.0
     """Seconds of the budget that went by before the stage began."""
+    schedule: Callable[[GradientMethod, float], float] | None = None
+    """The learning rate's factor at a share of the budget; by default as the method's `schedule` says."""
+    tell_every_step: bool = False
+    """Whether there is a `step` event for each step, or one now and then."""
 
     def seed_of(self, *parts: int) -> tuple[int, ...]:
         """Of one random act: the run's seed, the stage, and what the act is about."""
@@ -82,6 +89,12 @@ def default_budget(method: GradientMethod, examples: int) -> Budget:
     """The method's epochs; more where that would be fewer than `MIN_STEPS` steps."""
     steps_per_epoch = math.ceil(examples / method.batch_size)
     return Budget(max(method.epochs, math.ceil(MIN_STEPS / steps_per_epoch)), "epochs")
+
+
+def validations(steps: int, steps_per_epoch: int) -> int:
+    """How often validation is read in so many steps."""
+    apart = max(math.ceil(_VALIDATE_SHARE * steps / steps_per_epoch), 1) * steps_per_epoch
+    return max(math.ceil(steps / apart), steps // _VALIDATE_EVERY)
 
 
 def train(model: TransferModel, train: Examples, validation: Examples, stage: Stage) -> Trained:
@@ -204,7 +217,7 @@ class _Runner:
     # --- one step ---
 
     def _step(self, step: int, places: np.ndarray) -> None:
-        factor = _schedule(self.method, self._fraction(step))
+        factor = (self.stage.schedule or _schedule)(self.method, self._fraction(step))
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         while (loss := self._gradients(step, places)) is None:
@@ -309,7 +322,9 @@ class _Runner:
         return self.world.agree(self._fraction(step) >= 1)
 
     def _validates(self, step: int) -> bool:
-        return step % self.steps_per_epoch == 0 or step % _VALIDATE_EVERY == 0
+        if step % self.steps_per_epoch:
+            return step % _VALIDATE_EVERY == 0
+        return bool(self.method.patience) or self._fraction(step) - self.progress.validated >= _VALIDATE_SHARE - 1e-9
 
     def _validate(self, step: int) -> None:
         found, targets = outputs(
@@ -319,6 +334,7 @@ class _Runner:
         scores = quick_score(self.model, found, targets)
         value = scores[self.model.task.selection] - 1e-6 * scores["loss"]  # of two equal ones, the more certain
         self.progress.since_best += 1
+        self.progress.validated = self._fraction(step)
         if value > self.progress.best or not self.best:
             self.progress.best, self.progress.best_step, self.progress.since_best = value, step, 0
             self.best = [w.detach().clone() for w in self.weights]
@@ -330,7 +346,7 @@ class _Runner:
 
     def _report(self, factor: float) -> None:
         now = time.perf_counter()
-        if now - self.reported < _REPORT_SECONDS and self.progress.step > 1:
+        if now - self.reported < _REPORT_SECONDS and self.progress.step > 1 and not self.stage.tell_every_step:
             return
         self.reported = now
         fraction = self._fraction(self.progress.step)

@@ -15,6 +15,7 @@ from torch import nn
 
 from graftwork import layers
 from graftwork.choice import Choice
+from graftwork.regression import start_head
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +70,7 @@ class GradientMethod(Method, abstract=True):
     lr: float = Field(default=2e-4, gt=0, lt=1)
     """Learning rate of the encoder's topmost block, at its peak."""
     head_lr_factor: float = Field(default=10.0, gt=0)
-    """The head, which starts from nothing, learns this many times as fast."""
+    """The head learns this many times as fast."""
     batch_size: int = Field(default=32, ge=1)
     """Examples an optimizer step."""
     schedule: Literal["linear", "cosine", "cosine-restarts", "constant"] = "linear"
@@ -84,6 +85,9 @@ class GradientMethod(Method, abstract=True):
     """Share of the target that is spread over all classes."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Of the encoder; by default as its config says."""
+    head_start: Literal["probe", "random"] = "probe"
+    """A fresh head starts from a logistic regression on the frozen encoder, which tears no feature in the first steps
+    (classification only; LP-FT, Kumar et al. 2022, section 4), or from small random weights."""
     patience: int | None = Field(default=None, ge=1)
     """Validations without a new best after which training stops; by default it goes on to the budget's end."""
 
@@ -91,6 +95,12 @@ class GradientMethod(Method, abstract=True):
     def depth_factor(self) -> float:
         """Each depth below the topmost learns at this times the rate of the one above it."""
         return 1.0
+
+    def prepare(self, model: TransferModel, train: Examples) -> None:
+        """Everything trains; a head that has learned nothing yet is read off the frozen encoder first."""
+        if self.head_start == "probe" and model.head.fresh and not model.task.token_level:
+            start_head(model, train)
+        super().prepare(model, train)
 
     def loss(self, model: TransferModel, batch: Batch) -> Tensor:
         """What is minimised: a scalar, the mean over the batch."""

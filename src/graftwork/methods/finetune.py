@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from graftwork import layers
 from graftwork.method import GradientMethod
-from graftwork.methods.probe import start_head
 
 if TYPE_CHECKING:
     from graftwork.examples import Examples
@@ -18,27 +17,15 @@ if TYPE_CHECKING:
 class FullFineTuning(GradientMethod):
     """Train every weight: the most accurate when labels are many, the most expensive always."""
 
-    paper: ClassVar[str] = (
-        "BERT, Devlin et al. 2019, section 4; layer-wise rates: Sun et al. 2019, section 5.3.2; "
-        "a head that starts from the probe: LP-FT, Kumar et al. 2022, section 4"
-    )
+    paper: ClassVar[str] = "BERT, Devlin et al. 2019, section 4; layer-wise rates: Sun et al. 2019, section 5.3.2"
 
     layer_decay: float = Field(default=0.9, gt=0, le=1)
     """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
-    head_start: Literal["probe", "random"] = "probe"
-    """A fresh head starts from a logistic regression on the frozen encoder, which tears no feature in the first steps
-    (classification only), or from small random weights."""
 
     @property
     def depth_factor(self) -> float:
         """`layer_decay`."""
         return self.layer_decay
-
-    def prepare(self, model: TransferModel, train: Examples) -> None:
-        """Everything trains; a head that has learned nothing yet is read off the frozen encoder first."""
-        if self.head_start == "probe" and model.head.fresh and not model.task.token_level:
-            start_head(model, train)
-        super().prepare(model, train)
 
 
 class TopLayers(GradientMethod):
@@ -51,11 +38,11 @@ class TopLayers(GradientMethod):
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Freeze everything below the topmost blocks."""
+        super().prepare(model, train)
         groups = layers.layer_groups(model.encoder)
         above = [g for g in groups if g.name == "output"]
         blocks = [g for g in groups if g.name.startswith("block")]
         layers.train_only(model.encoder, above * bool(self.blocks) + blocks[max(0, len(blocks) - self.blocks) :])
-        model.head.requires_grad_(True)
 
 
 class DiscriminativeRates(GradientMethod):

@@ -38,12 +38,12 @@ class LoRA(GradientMethod):
 
         from peft import LoraConfig, get_peft_model
 
+        super().prepare(model, train)
         targets = self.targets if self.targets == "all-linear" else [t.strip() for t in self.targets.split(",")]
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.lora_dropout, target_modules=targets)
         with warnings.catch_warnings():  # peft asks transformers by a name that transformers calls old
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
             model.encoder = get_peft_model(model.encoder, config)  # type: ignore[arg-type]
-        model.head.requires_grad_(True)
 
     def finish(self, model: TransferModel, train: Examples) -> TransferModel:
         """Add the updates into the weights: the encoder is what it was before, with other numbers."""

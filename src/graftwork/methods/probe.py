@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-import torch
 from pydantic import Field
 
-from graftwork.features import embeddings, embeddings_of
-from graftwork.hardware import faster_precision
 from graftwork.method import Method
+from graftwork.regression import Regression, table
 
 if TYPE_CHECKING:
     from graftwork.examples import Examples
@@ -41,98 +38,6 @@ class LinearProbe(Method):
 
     def finish(self, model: TransferModel, train: Examples) -> TransferModel:
         """Fit the head in closed form."""
-        self.write_head(model, *_table(model, train))
+        solver = Regression(self.strengths, self.folds, self.max_iter, self.tolerance, self.seed)
+        solver.write_head(model, *table(model, train))
         return model
-
-    def write_head(self, model: TransferModel, x: np.ndarray, y: np.ndarray) -> None:
-        """Fit the regression of targets on embeddings `x` (n, dim), and make it the model's head."""
-        weight, bias = self._several(x, y) if y.ndim == 2 else self._one(x, y)
-        present = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
-        linear = model.head.linear
-        with torch.no_grad():
-            linear.weight.zero_()
-            linear.bias.fill_(_NEVER)
-            linear.weight[present] = torch.from_numpy(weight / model.head.factor).float().to(model.device)
-            linear.bias[present] = torch.from_numpy(bias).float().to(model.device)
-        model.head.fresh = False
-
-    def _one(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Multinomial weights (classes, dim) and biases (classes,), of the classes that occur."""
-        fitted = self._fitted(x, y, int(np.unique(y, return_counts=True)[1].min()), "accuracy")
-        weight, bias = fitted.coef_, fitted.intercept_
-        if len(weight) == 1:  # sklearn keeps one row for two classes
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        return weight, bias
-
-    def _several(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One regression a label, each with a C of its own by log loss: weights (labels, dim) and biases (labels,)."""
-        weight, bias = np.zeros((y.shape[1], x.shape[1])), np.full(y.shape[1], _NEVER)
-        for k, count in enumerate(y.sum(axis=0)):
-            fewest = int(min(count, len(y) - count))
-            if fewest:
-                fitted = self._fitted(x, y[:, k], fewest, "neg_log_loss")
-                weight[k], bias[k] = fitted.coef_[0], fitted.intercept_[0]
-            elif count:
-                bias[k] = -_NEVER
-        return weight, bias
-
-    def _fitted(self, x: np.ndarray, y: np.ndarray, smallest: int, scoring: str) -> Any:
-        """The regression on all rows with the C that did best; `smallest` is how many rows the rarest class has."""
-        from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-        from sklearn.model_selection import StratifiedKFold, train_test_split
-
-        # with one set of weights Newton's few steps are quickest; with many it would solve for all of them together
-        solver = "newton-cholesky" if len(np.unique(y)) == 2 else "lbfgs"
-        chosen = self.strengths[len(self.strengths) // 2]
-        if smallest >= 2 and len(self.strengths) > 1:
-            some, answers = x, y
-            if len(x) > _ROWS_TO_CHOOSE_BY:
-                some, _, answers, _ = train_test_split(x, y, train_size=_ROWS_TO_CHOOSE_BY, random_state=self.seed)
-            folds = min(self.folds, int(np.unique(answers, return_counts=True)[1].min()))
-            if folds >= 2:
-                options: dict[str, Any] = {"use_legacy_attributes": False, "l1_ratios": (0.0,), "Cs": self.strengths}
-                cut = StratifiedKFold(folds, shuffle=True, random_state=self.seed)
-                # from weak to strong, each fit beginning where the last one ended
-                path = LogisticRegressionCV(
-                    cv=cut, solver=solver, scoring=scoring, max_iter=self.max_iter, tol=self.tolerance, **options
-                )
-                path.fit(some, answers)
-                if some is x:
-                    return path
-                chosen = float(np.mean(path.C_))
-        return LogisticRegression(C=chosen, solver=solver, max_iter=self.max_iter, tol=self.tolerance).fit(x, y)
-
-
-_ROWS_TO_CHOOSE_BY = 10_000
-"""C is chosen on at most so many rows, drawn at random; the regression is then fitted on all."""
-
-_NEVER = -20.0
-"""The bias of a class that train does not hold."""
-
-
-def start_head(model: TransferModel, train: Examples) -> None:
-    """A quick probe as the head that fine-tuning starts from; read off at most `_ROWS_TO_CHOOSE_BY` rows."""
-    generator = np.random.default_rng(0)
-    some = generator.permutation(len(train))[:_ROWS_TO_CHOOSE_BY]
-    x, y = _table(model, train, np.sort(some), faster_precision(model.device.type))
-    LinearProbe(strengths=(10.0,), tolerance=1e-3).write_head(model, x, y)
-    with torch.no_grad():  # a class that was not among the rows may still come
-        bias = model.head.linear.bias
-        bias[bias == _NEVER] = bias[bias != _NEVER].min()
-
-
-def _table(
-    model: TransferModel, train: Examples, places: np.ndarray | None = None, precision: str = "fp32"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for the regression: embeddings (n, dim) and targets (n,) or (n, labels).
-
-    For tagging each word is a row: the state of its first piece.
-    """
-    if places is not None:
-        return model.head.prepared(embeddings_of(model, train, places, precision)), np.asarray(train.targets[places])
-    states = embeddings(model, train, precision=precision)
-    targets = np.asarray(train.targets)
-    if model.task.token_level:
-        asked = targets != -100
-        states, targets = states[asked], targets[asked]
-    return model.head.prepared(states).astype(np.float32), targets
