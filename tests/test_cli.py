@@ -31,6 +31,9 @@ VERBS = (
     "check",
     "fit",
     "compare",
+    "advise",
+    "rank",
+    "rate-test",
     "resume",
     "evaluate",
     "predict",
@@ -330,6 +333,34 @@ def test_catalogues_print_every_field_with_range_default_and_sentence(graft: Gra
     assert (model["layers"], model["width"]) == (6, 384)
 
 
+def test_advice_is_a_table_a_reason_each_and_a_command(graft: Graft, tiny: Path, reviews: Path):
+    words = (
+        "advise",
+        str(reviews),
+        "--models",
+        str(tiny),
+        "--methods",
+        "linear-probe,top-layers",
+        "--max-size",
+        "50MB",
+    )
+    told = graft(*words, "--json").json
+    assert told["advised"] in {option["name"] for option in told["options"]}
+    people = graft(*words).out
+    assert f"Take {told['advised']}: graft fit {reviews}" in people
+    assert "More labels" in people
+    assert all(option["reason"] in people for option in told["options"])
+
+
+def test_layers_are_ranked_and_rates_tried(graft: Graft, tiny: Path, reviews: Path):
+    ranked = graft("rank", str(reviews), "--models", str(tiny), "--layers", "--json").json["ranked"]
+    assert {row["layer"] for row in ranked} == {"0", "1", "2", "average"}
+    assert "probe" in graft("rank", str(reviews), "--models", str(tiny)).out
+    told = graft("rate-test", str(reviews), "--model", str(tiny), "--steps", "20", "--json").json
+    assert len(told["rates"]) == len(told["losses"]) <= 20
+    assert "Take --set lr=" in graft("rate-test", str(reviews), "--model", str(tiny), "--steps", "20").out
+
+
 # Wrong input
 
 
@@ -352,6 +383,9 @@ WRONG = {
     "not-a-run": (("fit", "DATA", "--out", "."), "not a run"),
     "data-options-alone": (("evaluate", "RUN", "--label", "x"), "belong to other data"),
     "resume-a-finished-run": (("resume", "RUN"), "finished"),
+    "advice-too-small": (("advise", "DATA", "--max-size", "tiny"), "an amount above 0, such as 20MB"),
+    "rate-of-a-recipe": (("rate-test", "DATA", "--method", "linear-probe,lora"), "of one method"),
+    "rate-without-steps": (("rate-test", "DATA", "--method", "linear-probe"), "takes no steps"),
     "predictions-elsewhere": (("predict", "RUN", "a text", "--out", "answers.xls"), "must end in .csv or .jsonl"),
 }
 

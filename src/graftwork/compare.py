@@ -32,7 +32,7 @@ from graftwork.hardware import Hardware, peak_memory_mb, reset_peak_memory
 from graftwork.latency import latency
 from graftwork.loop import default_budget
 from graftwork.method import Method
-from graftwork.methods import FullFineTuning
+from graftwork.methods import RACING, FullFineTuning
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.report.comparison import comparison_page
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[[dict[str, Any]], None]
 
-METHODS = ("linear-probe", "top-layers", "lora", "full-fine-tuning")
-"""What races where nothing is asked for."""
 FORMAT = 1
 
 
@@ -217,7 +215,7 @@ def _entrants(
             if data.task in baseline.tasks and (reads_model or i == 0):
                 yield Entrant(baseline.name + (where if reads_model else ""), str(model), (), baseline)
         said: dict[str, int] = {}
-        for spec in METHODS if methods is None else methods:
+        for spec in RACING if methods is None else methods:
             recipe = tuple(parse(Method, stage) for stage in (spec if isinstance(spec, (list, tuple)) else [spec]))
             name = "+".join(m.name for m in recipe)
             said[name] = said.get(name, 0) + 1

@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from graftwork import checkpoint, layers
+from graftwork.advise import advise
 from graftwork.budget import Budget
 from graftwork.choice import InputError, parse, suggest
 from graftwork.evaluate import outputs, record
@@ -32,6 +33,7 @@ from graftwork.method import GradientMethod, Method, unmet
 from graftwork.methods import FullFineTuning  # noqa: F401  puts every method on its shelf
 from graftwork.model import TransferModel
 from graftwork.models import resolve
+from graftwork.rate_test import rate_test
 from graftwork.report import report
 from graftwork.run import Run
 from graftwork.tasks import task_of
@@ -143,7 +145,8 @@ def fit(
     Args:
         data: a path, `"pydocs"`, a table, a `Data`, or a mapping of `Data.load`'s options.
         model: `"minilm"`, a folder, or a hub id.
-        method: a method (name, mapping or object), or a list of them.
+        method: a method (name, mapping or object), or a list of them; `"auto"` for what `advise` says, at the learning
+            rate that `rate_test` allows.
         task: `classification` or `tagging`; by default what the data looks like.
         budget: `3epochs`, `500steps`, `90s`, `10m`; shared equally by the stages that take steps.
         seed: of everything random.
@@ -164,8 +167,15 @@ def fit(
     from graftwork.data import Data
 
     began = time.perf_counter()
-    stages = [parse(Method, m) for m in (method if isinstance(method, (list, tuple)) else [method])]
+    advised = method in ("auto", ["auto"], ("auto",))
+    stages = [] if advised else [parse(Method, m) for m in (method if isinstance(method, (list, tuple)) else [method])]
     loaded = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data, task=task)
+    followed: dict[str, Any] | None = None
+    if advised:
+        machine = Request.build(data="", hardware=hardware or Hardware()).hardware
+        stages, budget, followed = _advised(loaded, model, budget, seed, machine, on_event)
+        if budget and Budget.parse(budget).unit == "seconds":  # the advice counts, up to half of what there is
+            began = max(began, time.perf_counter() - Budget.parse(budget).amount / 2)
     request = Request.build(
         data=loaded.source, model=str(model), method=[m.spec() for m in stages], task=task or loaded.task,
         budget=str(Budget.parse(budget)) if budget is not None else None, seed=seed, coverage=coverage,
@@ -173,7 +183,36 @@ def fit(
     )  # fmt: skip
     path = Path(out) if out else Run.default_path(loaded.name, "-".join(m.name for m in stages))
     findings = checked(request, loaded, path)
-    return start(request, loaded, path, findings, force=force, on_event=on_event, began=began)
+    return start(
+        request, loaded, path, findings, force=force, on_event=on_event, began=began, happened={"advice": followed}
+    )
+
+
+def _advised(
+    data: Data,
+    model: str | Path,
+    budget: str | Budget | None,
+    seed: int,
+    hardware: Hardware,
+    on_event: OnEvent | None,
+) -> tuple[list[Method], str | Budget | None, dict[str, Any]]:
+    """The recipe and the budget that `advise` says, and the evidence for them."""
+    advice = advise(data, models=[model], budget=budget, hardware=hardware, on_event=on_event)
+    best = advice.best
+    stages = [parse(Method, stage) for stage in best.spec]
+    told: dict[str, Any] = {"option": dataclasses.asdict(best), "labels": advice.labels, "seconds": advice.seconds}
+    sentence = f"Advised: {best.name}. {best.reason}"
+    if isinstance(stages[0], GradientMethod):
+        curve = rate_test(data, method=stages[0], model=model, seed=seed, hardware=hardware)
+        told["rate_test"] = curve.as_dict()
+        if curve.advised != curve.default:
+            stages[0] = stages[0].model_copy(update={"lr": curve.advised})
+            sentence += (
+                f" Its learning rate of {curve.default:.1e} does not suit the model: {curve.advised:.1e} instead."
+            )
+    if on_event:
+        on_event({"event": "note", "message": sentence})
+    return stages, best.budget, told
 
 
 def start(
@@ -185,15 +224,16 @@ def start(
     force: bool = False,
     on_event: OnEvent | None = None,
     began: float | None = None,
+    happened: dict[str, Any] | None = None,
 ) -> Run:
-    """`fit` from a request that has been `checked`, on data that is loaded."""
+    """`fit` from a request that has been `checked`, on data that is loaded; `happened` is what came before."""
     folder = resolve(request.model)
     world = World(request.hardware.torch_device())
     run = Run.create(path, request.model_dump(mode="json"), force=force) if world.leads else None
     world.wait()
     run = run or Run.open(path)
     if world.leads:
-        run.update(findings=[finding.as_dict() for finding in findings])
+        run.update(findings=[finding.as_dict() for finding in findings], happened=happened or {})
     return _Fitting(run, request, data, folder, world, on_event, began or time.perf_counter()).execute()
 
 

@@ -94,7 +94,7 @@ def default_budget(method: GradientMethod, examples: int) -> Budget:
 def validations(steps: int, steps_per_epoch: int) -> int:
     """How often validation is read in so many steps."""
     apart = max(math.ceil(_VALIDATE_SHARE * steps / steps_per_epoch), 1) * steps_per_epoch
-    return max(math.ceil(steps / apart), steps // _VALIDATE_EVERY)
+    return max(math.ceil(steps / apart), math.ceil(steps / _VALIDATE_EVERY))
 
 
 def train(model: TransferModel, train: Examples, validation: Examples, stage: Stage) -> Trained:

@@ -316,6 +316,117 @@ def compare(
     screen.answer(**found.as_dict())
 
 
+@verb(
+    json="advised, options [{name, model, spec, baseline, score, low, high, seconds, model_mb, latency_ms, reason, "
+    "command}], left_out [{name, model, why}], labels [{rows, mean, low, high}], models, metric, seconds, said"
+)
+def advise(
+    data: typed.Source,
+    methods: typed.Advised = None,
+    models: typed.RacingModels = None,
+    budget: typed.Budget = None,
+    max_size: typed.MaxSize = None,
+    max_latency: typed.MaxLatency = None,
+    task: typed.Task = None,
+    text: typed.Text = None,
+    label: typed.Label = None,
+    multi_label: typed.MultiLabel = None,
+    drop: typed.Drop = None,
+    validation: typed.Validation = None,
+    test: typed.Test = None,
+    limit: typed.Limit = None,
+    shots: typed.Shots = None,
+    data_seed: typed.DataSeed = None,
+    device: typed.Device = None,
+    precision: typed.Precision = None,
+    max_tokens: typed.MaxTokens = None,
+    threads: typed.Threads = None,
+    as_json: typed.Json = False,
+) -> None:
+    """In about a minute: which model and method to take, and what score, time, size and latency to expect of them."""
+    from graftwork.advise import advise
+    from graftwork.cli.asked import known, load_options, measure, recipes, words
+
+    limits = known(
+        max_size=measure("--max-size", max_size, "MB"), max_latency=measure("--max-latency", max_latency, "ms")
+    )
+    load = load_options(
+        text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, limit=limit,
+        shots=shots, seed=data_seed, task=task,
+    )  # fmt: skip
+    screen = _screen(as_json)
+    with screen.progress() as meter:
+        advice = advise(
+            {"source": data, **load},
+            **known(methods=recipes(methods), models=words(models), budget=budget),
+            **limits,
+            hardware=known(device=device, precision=precision, max_tokens=max_tokens, threads=threads),
+            on_event=meter,
+        )
+    screen.advice(advice.as_dict())
+    screen.answer(**advice.as_dict())
+
+
+@verb(json="ranked [{model, layer, scores {logme, h-score, neighbours, probe}, seconds}]")
+def rank(
+    data: typed.Source,
+    models: typed.RacingModels = None,
+    layers: typed.Layers = False,
+    text: typed.Text = None,
+    label: typed.Label = None,
+    device: typed.Device = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Which encoder suits the data, or which of its layers, before anything is trained."""
+    from graftwork.cli.asked import known, load_options, words
+    from graftwork.rank import rank
+
+    screen = _screen(as_json)
+    load = load_options(drop=None, text=text, label=label)
+    found = rank({"source": data, **load}, layers=layers, **known(models=words(models)), hardware=known(device=device))
+    ranked = [each.as_dict() for each in found]
+    screen.ranked(ranked)
+    screen.answer(ranked=ranked)
+
+
+@verb(json="method, rates, losses, suggested, highest, default, advised")
+def rate_test(
+    data: typed.Source,
+    method: typed.Methods = None,
+    model: typed.Model = None,
+    settings: typed.Settings = None,
+    steps: typed.Steps = 80,
+    seed: typed.Seed = None,
+    task: typed.Task = None,
+    text: typed.Text = None,
+    label: typed.Label = None,
+    shots: typed.Shots = None,
+    device: typed.Device = None,
+    precision: typed.Precision = None,
+    threads: typed.Threads = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Which learning rates work here: the rate rises step by step while the loss is watched. Keeps nothing."""
+    from graftwork.choice import InputError
+    from graftwork.cli.asked import DEFAULT_METHOD, known, load_options, with_settings, words
+    from graftwork.rate_test import rate_test
+
+    stages = with_settings(words(method) or DEFAULT_METHOD, settings or [])
+    if len(stages) > 1:
+        raise InputError(f"A rate test is of one method; got the recipe {', '.join(n for s in stages for n in s)}.")
+    load = load_options(drop=None, text=text, label=label, shots=shots, task=task)
+    screen = _screen(as_json)
+    found = rate_test(
+        {"source": data, **load},
+        method=stages[0],
+        steps=steps,
+        **known(model=model, seed=seed),
+        hardware=known(device=device, precision=precision, threads=threads),
+    ).as_dict()
+    screen.rates(found)
+    screen.answer(**found)
+
+
 # What there is
 
 

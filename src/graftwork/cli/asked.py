@@ -35,6 +35,24 @@ def whole_numbers(option: str, said: Sequence[str] | None) -> list[int]:
         raise InputError(f"{option} takes whole numbers with commas, such as 8,16,32; got {words(said)}.") from None
 
 
+def measure(option: str, said: str | None, unit: str) -> float | None:
+    """`20MB` or `20` as 20.0.
+
+    Raises:
+        InputError: it is no amount above 0 of this unit.
+    """
+    if said is None:
+        return None
+    plain = said.strip().lower().removesuffix(unit.lower()).strip()
+    try:
+        amount = float(plain)
+    except ValueError:
+        amount = 0.0
+    if not 0 < amount < float("inf"):
+        raise InputError(f"{option} takes an amount above 0, such as 20{unit}; got {said!r}.")
+    return amount
+
+
 def recipes(said: Sequence[str] | None) -> list[Any]:
     """Methods that race: `["lora", "linear-probe+lora"]` as `["lora", ["linear-probe", "lora"]]`."""
     return [word.split("+") if "+" in word else word for word in words(said)]

@@ -21,7 +21,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Model = Annotated[str | None, typer.Option("--model", "-m", help="minilm (the default), a folder, or a hub id.")]
 Methods = Annotated[
     list[str] | None,
-    typer.Option("--method", help="A method; several (repeated, or with commas) are a recipe of stages."),
+    typer.Option(
+        "--method",
+        help="A method; several (repeated, or with commas) are a recipe of stages; auto for what `graft advise` says.",
+    ),
 ]
 Racing = Annotated[
     list[str] | None,
@@ -39,6 +42,14 @@ Curve = Annotated[
     list[str] | None,
     typer.Option("--shots", help="Race also on so few train rows a class: 8,16,32. What do more labels buy?"),
 ]
+Advised = Annotated[
+    list[str] | None,
+    typer.Option("--methods", help="Methods to judge (repeated, or with commas); a+b is a recipe of two stages."),
+]
+Layers = Annotated[bool, typer.Option("--layers", help="Score every layer, and the average of all.")]
+MaxSize = Annotated[str | None, typer.Option("--max-size", help="What a model's file may take: 20MB.")]
+MaxLatency = Annotated[str | None, typer.Option("--max-latency", help="What one text may take, in the median: 15ms.")]
+Steps = Annotated[int, typer.Option(min=20, help="Steps of the test, each at a higher rate.")]
 ComparisonOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="The comparison's folder; by default comparisons/DATA.")
 ]

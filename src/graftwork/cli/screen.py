@@ -184,6 +184,77 @@ class Screen:
         if told["use"]:
             self.say(f'Ask it:     graft predict {told["path"]}/{told["use"]} "..."')
 
+    def advice(self, told: Mapping[str, Any]) -> None:
+        """What to take, the best first, with the reason for each; and what more labels would buy."""
+        columns = ("", f"expected {METRICS[told['metric']][0]}", "80 % interval", "to fit", "model", "one text")
+        several = len(told["models"]) > 1
+        self.table(
+            columns,
+            [
+                (
+                    option["name"] + (f" on {option['model']}" if several and option["model"] else ""),
+                    f"{option['score']:.1%}", f"{option['low']:.1%} to {option['high']:.1%}",
+                    duration(option["seconds"]), _unit(option["model_mb"], "MB"),
+                    option["latency_ms"] and f"{option['latency_ms']:.1f} ms",
+                )
+                for option in told["options"]
+            ],
+        )  # fmt: skip
+        self.say()
+        for option in told["options"]:
+            self.say(f"{option['name']}: {option['reason']}")
+            if not option["baseline"]:
+                self.say(f"        {option['command']}")
+        for option in told["left_out"]:
+            self.say(f"{option['name']} is left out: {option['why']}.", "yellow")
+        now, *more = told["labels"]
+        gained = ", ".join(
+            f"{100 * (point['mean'] - now['mean']):+.1f} points at {point['rows']:,} "
+            f"({point['low']:.1%} to {point['high']:.1%})"
+            for point in more
+        )
+        self.say(f"More labels, by the probe's curve from {now['rows']:,} rows on: {gained}.")
+        for sentence in told["said"]:
+            self.say(f"        {sentence}")
+        best = next(option for option in told["options"] if option["name"] == told["advised"])
+        self.say()
+        self.say(f"Take {best['name']}: {best['command']}", "bold green")
+        self.say(f"Advised in {duration(told['seconds'])}; nothing was trained to its end, and no test row was read.")
+
+    def ranked(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Encoders and layers, the best first, and how far such a ranking is to be trusted."""
+        from graftwork.experience import correlations
+
+        names = list(rows[0]["scores"])
+        self.table(
+            ("model", "layer", *names, "seconds"),
+            [
+                (row["model"], row["layer"], *(f"{row['scores'][n]:.3f}" for n in names), f"{row['seconds']:.1f}")
+                for row in rows
+            ],
+        )
+        if trust := correlations():
+            told = ", ".join(f"{name} {trust['scores'][name]['mean']:.2f}" for name in names)
+            self.say(
+                f"Rank correlation of each score with fine-tuned models, measured on {trust['data_sets']} data sets "
+                f"with {trust['encoders']} encoders: {told}."
+            )
+
+    def rates(self, told: Mapping[str, Any]) -> None:
+        """The curve of a rate test, a line every few steps, and what it says."""
+        rates, losses = told["rates"], told["losses"]
+        shown = range(0, len(rates), max(1, len(rates) // 20))
+        least, most = min(losses), max(losses[i] for i in shown)
+        span = max(most - least, 1e-9)
+        self.table(
+            ("rate", "loss", ""),
+            [(f"{rates[i]:.1e}", f"{losses[i]:.3f}", "▪" * round(40 * (losses[i] - least) / span)) for i in shown],
+        )
+        fell = f"falls most steeply at {told['suggested']:.1e}" if told["suggested"] else "never falls"
+        blew = f"blows up from {told['highest']:.1e} on" if told["highest"] else "does not blow up"
+        self.say(f"The loss {fell}, and {blew}. The default of {told['method']} is {told['default']:.1e}.")
+        self.say(f"Take --set lr={told['advised']:.1e}", "bold green")
+
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Names and values, one a line."""
         self.table(
@@ -282,18 +353,18 @@ class Meter:
 
 def _line(entry: Mapping[str, Any]) -> tuple[str | None, ...]:
     """One method of a race; what a baseline does not have stays empty."""
-
-    def unit(value: float | None, name: str) -> str | None:
-        return None if value is None else f"{value:,.0f} {name}"
-
     wait = entry["latency"] and f"{entry['latency']['ms_1_p50']:.1f} ms"
     sd = None if entry["sd"] is None else f"{100 * entry['sd']:.1f}"
     stands = "tied" if entry["tied"] else f"-{100 * entry['behind']:.1f}"
     return (
         entry["name"], f"{entry['mean']:.1%}", f"{entry['low']:.1%} to {entry['high']:.1%}",
-        sd, stands, duration(entry["seconds"] or 0), unit(entry["peak_memory_mb"], "MB"), unit(entry["model_mb"], "MB"),
-        wait,
+        sd, stands, duration(entry["seconds"] or 0), _unit(entry["peak_memory_mb"], "MB"),
+        _unit(entry["model_mb"], "MB"), wait,
     )  # fmt: skip
+
+
+def _unit(value: float | None, name: str) -> str | None:
+    return None if value is None else f"{value:,.0f} {name}"
 
 
 def score(metrics: Mapping[str, Mapping[str, Any]]) -> str:

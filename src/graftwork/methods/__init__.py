@@ -12,5 +12,8 @@ from graftwork.methods.probe import LinearProbe
 
 __all__ = ["DiscriminativeRates", "FullFineTuning", "GradualUnfreezing", "LinearProbe", "LoRA", "TopLayers"]
 
+RACING = ("linear-probe", "top-layers", "lora", "full-fine-tuning")
+"""What races, and what is advised on, where nothing is asked for."""
+
 for _entry in entry_points(group="graftwork.methods"):
     _entry.load()

@@ -1,0 +1,114 @@
+"""rank: which encoder suits this data, or which layer of one, before anything is trained.
+
+Every score of `transferability` on the same rows of train, from one reading of each encoder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from graftwork.choice import InputError
+from graftwork.examples import Examples, tokenised
+from graftwork.hardware import Hardware, autocast, faster_precision
+from graftwork.model import TransferModel, evaluating, pool
+from graftwork.models import resolve
+from graftwork.tasks import task_of
+from graftwork.transferability import SCORES
+
+if TYPE_CHECKING:
+    from graftwork.data import Data
+
+ROWS = 2000
+"""Of train are read at most."""
+BY = "probe"
+"""What is ranked by: of the four, the one that asks the question that is meant."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One encoder, or one layer of it, and how well it seems to suit the data. Every score: the higher the better."""
+
+    model: str
+    layer: str
+    """`last`, `average` (of all layers), or the number of the block after which it is read; 0 is the embeddings."""
+    scores: dict[str, float]
+    """By name: `logme`, `h-score`, `neighbours` and `probe` (accuracies in [0, 1])."""
+    seconds: float
+    """Of reading the rows once (all layers of one encoder are read together), and of scoring."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def rank(
+    data: Any,
+    *,
+    models: Sequence[str | Path] = ("minilm",),
+    layers: bool = False,
+    rows: int = ROWS,
+    hardware: Hardware | dict[str, Any] | None = None,
+) -> list[Ranked]:
+    """Score encoders on data without training, the best first.
+
+    Args:
+        data: as `fit` takes it; one class a text. No validation or test row is read.
+        models: embedded names, folders or hub ids.
+        layers: whether every layer is scored, and the average of all, or the last alone: where could the encoder be
+            cut?
+        rows: of train at most.
+        hardware: device and precision.
+
+    Raises:
+        InputError: the task has no single class a text, or something given cannot be used.
+    """
+    from graftwork.data import Data
+
+    loaded: Data = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data)
+    if loaded.task != "classification" or loaded.multi_label:
+        raise InputError(
+            "Encoders are ranked by how they part classes, so each text needs one class. Use graft advise."
+        )
+    machine = hardware if isinstance(hardware, Hardware) else Hardware(**(hardware or {}))
+    some = loaded.some(rows, 1)
+    found = [each for name in models for each in _of_model(str(name), some, layers, machine)]
+    return sorted(found, key=lambda each: -each.scores[BY])
+
+
+def _of_model(name: str, some: Data, layers: bool, hardware: Hardware) -> Iterator[Ranked]:
+    model = TransferModel.pretrained(resolve(name), task_of(some)).to(hardware.torch_device())
+    train = tokenised(some, "train", model.task, model.modality)
+    classes = np.asarray(train.targets)
+    start = time.perf_counter()
+    states = _pooled(model, train)  # (layers, n, dim)
+    read = time.perf_counter() - start
+    asked = {"last": states[-1]}
+    if layers:
+        asked = {str(i): state for i, state in enumerate(states)} | {"average": states.mean(axis=0)}
+    for layer, embeddings in asked.items():
+        start = time.perf_counter()
+        scores = {score: round(measure(embeddings, classes), 4) for score, measure in SCORES.items()}
+        yield Ranked(name, layer, scores, round(read + time.perf_counter() - start, 2))
+
+
+@torch.inference_mode()
+def _pooled(model: TransferModel, examples: Examples) -> np.ndarray:
+    """Each layer's pooled states: (layers + 1, n, dim) float32."""
+    found: np.ndarray | None = None
+    with evaluating(model), autocast(model.device, faster_precision(model.device.type)):
+        for places in examples.in_order_of_length(max_tokens=8192):
+            inputs = examples.batch(places).to(model.device).inputs
+            states = model.encoder(**inputs, output_hidden_states=True).hidden_states
+            pooled = torch.stack([pool(state.float(), inputs["attention_mask"], model.pooling) for state in states])
+            if found is None:
+                found = np.zeros((len(states), len(examples), pooled.shape[-1]), dtype=np.float32)
+            found[:, places] = pooled.cpu().numpy()
+    assert found is not None, "a split has at least one window"
+    return found
