@@ -2,11 +2,11 @@
 
     python benchmarks/advisor.py DATA_FOLDER
 
-Each race is one part: three baselines, the probe and three methods of fine-tuning on 8 rows a class (60 steps a run), on
-32 (100 steps), and on all of train (200 steps), one seed, at most 1,000 rows of the official test. Its advice is another
-part: what `advise` found on the same rows. A data set that is advised on is left out of the races that the advice knows
-(leave-one-data-set-out). Regret is the best test score of any method in the race minus that of the method advised; it
-counts the baselines in, though `advise` takes none of them because they leave no model.
+Each race is one part: three baselines, the probe and three methods of fine-tuning on 8 rows a class (60 steps a run),
+on 32 (100 steps), and on all of train (200 steps), one seed, at most 1,000 rows of the official test. Its advice is
+another part: what `advise` found on the same rows. A data set that is advised on is left out of the races that the
+advice knows (leave-one-data-set-out). Regret is the best test score of any method in the race minus that of the method
+advised; it counts the baselines in, though `advise` takes none of them because they leave no model.
 
 What the races taught is written to `src/graftwork/experience.json`, which ships, with what `ranking.py` measured.
 """

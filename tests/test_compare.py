@@ -19,7 +19,7 @@ from graftwork.fit import predict
 from graftwork.methods import FullFineTuning, LinearProbe, TopLayers
 from graftwork.run import Run
 from graftwork.tasks import Classification, Tagging
-from graftwork.verdict import Entry, choice, verdict
+from graftwork.verdict import Entry, choice, prospects, verdict
 
 RACE = importlib.import_module("graftwork.compare")
 FULL = FullFineTuning(lr=5e-3, head_lr_factor=2, batch_size=16, head_start="random")
@@ -124,6 +124,9 @@ def test_a_learning_curve_races_on_few_labels_too(race):
     assert points[2]["scores"]["top-layers"]["mean"] == next(
         e["mean"] for e in found.entries if e["name"] == "top-layers"
     )
+    foretold = found.as_dict()["prospects"]
+    assert [p["rows"] for p in foretold["outlook"]["points"]] == [n * points[2]["rows"] for n in (2, 4)]
+    assert len(foretold["said"]) == 2
     fingerprints = {Run.open(path).data["fingerprint"] for path in (found.path / "runs").iterdir()}
     assert len(fingerprints) == 3
 
@@ -134,6 +137,40 @@ def test_a_baseline_is_a_run_with_predictions_and_no_model(race):
     assert run.state == "done"
     assert not (run.path / "model").exists()
     assert run.predictions("test").num_rows == run.metrics["test"]["n"]
+
+
+def test_a_race_is_a_page_a_table_and_a_picture(race, tmp_path):
+    from xml.etree import ElementTree
+
+    found = race(methods=[LinearProbe()])
+    assert found.html().read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert list(found.frame()["name"]) == [e["name"] for e in found.entries]
+    drawn = found.plot("model_mb").save(tmp_path / "race.svg")
+    assert ElementTree.parse(drawn).getroot().tag.endswith("svg")
+    assert "linear-probe" in drawn.read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="no cost of this race"):
+        found.plot("carbon")
+
+
+def test_what_a_models_length_costs_is_said():
+    from graftwork.significance import Evidence
+    from graftwork.verdict import _of_truncation as found_in
+
+    cut = np.arange(200) < 60
+    generator = np.random.default_rng(0)
+    right = np.where(cut, generator.random(200) < 0.6, generator.random(200) < 0.95)
+    whole = generator.random(200) < 0.8
+    entries = [entry("full", 0.85, tied=True, seconds=9)]
+    evidence = {
+        name: Evidence([correct.astype(float)[:, None]], lambda sums: sums[..., 0] / 200, [correct])
+        for name, correct in (("full", right), ("tf-idf", whole))
+    }
+    (found,) = found_in(entries, evidence, cut)
+    assert found.code == "truncation-costs"
+    assert "60 test rows" in found.message
+    assert "for tf-idf, which reads them whole" in found.message
+    assert found_in(entries, evidence, np.zeros(200, dtype=bool)) == []
+    assert found_in(entries, evidence | {"full": evidence["tf-idf"]}, cut) == []
 
 
 def test_it_is_found_again_from_its_folder(race):
@@ -222,3 +259,31 @@ def test_a_clear_winner_is_taken_at_any_price():
     assert verdict(entries, "accuracy").startswith(
         "Take full: accuracy 93.0% on test (92.0% to 94.0%), 8.0 points ahead"
     )
+
+
+def point(rows: int, probe: float, full: float) -> dict:
+    scores = {"linear-probe": probe, "full": full}
+    return {"rows": rows, "scores": {n: {"mean": m, "low": m - 0.01, "high": m + 0.01} for n, m in scores.items()}}
+
+
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [
+        ((False, True, False, True), "full overtakes linear-probe between 320 and 640 train rows."),
+        ((True, True, True, True), "full is ahead of linear-probe from 80 train rows on."),
+        ((False, True, True, False), "Up to all 640 train rows full does not overtake linear-probe."),
+    ],
+)
+def test_from_how_many_labels_on_fine_tuning_pays_is_said(ahead, told):
+    entries = [
+        dataclasses.replace(entry("full", 0.9, tied=True, seconds=9), spec=[{"full": {}}]),
+        dataclasses.replace(entry("linear-probe", 0.8, tied=False, seconds=1), spec=[{"linear-probe": {}}]),
+    ]
+    probe = [0.70, 0.74, 0.77, 0.79]
+    rows = [80, 160, 320, 640]
+    curve = [point(n, p, p + (0.05 if yes else -0.05)) for n, p, yes in zip(rows, probe, ahead, strict=True)]
+    found = prospects(curve, entries)
+    assert found["said"][0] == told
+    assert found["outlook"]["name"] == "full"
+    assert prospects(curve[:2], entries)["outlook"] is None
+    assert prospects([], entries) == {"said": [], "outlook": None}

@@ -195,8 +195,15 @@ def test_what_more_labels_buy_is_a_table_with_what_is_tied_in_bold(told_and_runs
     told, runs = told_and_runs
     scores = {e["name"]: {"mean": 0.5, "low": 0.4, "high": 0.6, "tied": i == 0} for i, e in enumerate(told["entries"])}
     curve = [{"shots": 8, "rows": 616, "scores": scores}, {"shots": None, "rows": 9000, "scores": scores}]
-    text = comparison_page(told | {"curve": curve}, runs)
+    best = told["entries"][0]["name"]
+    ahead = [{"rows": n * 9000, "mean": 0.6, "low": 0.55, "high": 0.65} for n in (2, 4)]
+    foretold = {"said": ["It overtakes the probe somewhere."], "outlook": {"name": best, "points": ahead}}
+    text = comparison_page(told | {"curve": curve, "prospects": foretold}, runs)
     assert "What more labels buy" in text
+    assert "It overtakes the probe somewhere." in text
+    assert "55.0% to 65.0% expected at 36,000 train rows" in text
+    assert f"{best}\n50.0% at 616 train rows" in text
+    assert "expected at" not in comparison_page(told | {"curve": curve}, runs)
     assert "(616, 9,000 rows)" in text
     assert text.count("<b>50.0%</b>") == 2
     assert "What more labels buy" not in comparison_page(told, runs)

@@ -40,7 +40,7 @@ def test_a_loss_that_never_falls_suggests_nothing_and_keeps_the_default():
 
 
 def test_a_curve_that_ends_in_no_number_has_blown_up_there():
-    losses = curve(1e-4, None)[:60] + [float("nan")]
+    losses = [*curve(0.0001, None)[:60], float("nan")]
     found = read(METHOD, RATES[:61], losses)
     assert found.highest == pytest.approx(RATES[60])
 

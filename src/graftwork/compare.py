@@ -35,11 +35,11 @@ from graftwork.method import Method
 from graftwork.methods import RACING, FullFineTuning
 from graftwork.model import TransferModel
 from graftwork.models import resolve
-from graftwork.report.comparison import comparison_page
+from graftwork.report.comparison import comparison_page, pareto_picture
 from graftwork.run import Run, as_json, atomic_write, is_run, plain_cause
 from graftwork.task import Task
 from graftwork.tasks import task_of
-from graftwork.verdict import Entry, choice, findings, model_to_use, suspects, verdict
+from graftwork.verdict import Entry, choice, findings, model_to_use, prospects, suspects, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +69,21 @@ class Entrant:
     def spec(self) -> Any:
         """What makes it again."""
         return self.baseline.spec() if self.baseline else [m.spec() for m in self.recipe]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing, as SVG."""
+
+    svg: str
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def save(self, file: str | Path) -> Path:
+        """Write it to a .svg file."""
+        atomic_write(Path(file), self.svg.encode())
+        return Path(file)
 
 
 class Comparison:
@@ -128,6 +143,21 @@ class Comparison:
         if entry is None:
             raise InputError(f"No method {name!r} was in the race. There were: {[e['name'] for e in self.entries]}.")
         return [Run.open(self.path / run) for run in entry["runs"]]
+
+    def html(self) -> Path:
+        """The page of the race: one file that fetches nothing."""
+        return self.path / "comparison.html"
+
+    def plot(self, cost: str = "seconds") -> Picture:
+        """Score against a cost, as a picture that notebooks show and `save` writes.
+
+        Args:
+            cost: `seconds`, `latency.ms_1_p50`, `model_mb`, `peak_memory_mb` or `trained_parameters`.
+
+        Raises:
+            InputError: another cost, or one that was measured of no method.
+        """
+        return Picture(pareto_picture(self._told, cost))
 
     def frame(self) -> pd.DataFrame:
         """One row a method, the best first."""
@@ -402,6 +432,7 @@ class _Race:
             for name, place in standing.items()
         ]  # fmt: skip
         metric = self.task.selection
+        curve = [*(self._point(r) for r in self.rounds[:-1]), _point(last, standing)] if self.rounds[:-1] else []
         told = {
             "format": FORMAT, "metric": metric, "budget": last.budget, "seeds": list(self.seeds),
             "data": {"name": self.data.name, "source": self.data.source, "fingerprint": self.data.fingerprint,
@@ -409,8 +440,8 @@ class _Race:
                      "labels": list(self.data.labels), "task": self.data.task},
             "verdict": verdict(entries, metric), "taken": choice(entries).name, "use": self._use(entries, runs),
             "entries": [asdict(e) for e in entries],
-            "curve": [*(self._point(r) for r in self.rounds[:-1]), _point(last, standing)] if self.rounds[:-1] else [],
-            "findings": [f.as_dict() for f in findings(entries, runs, evidence, metric)],
+            "curve": curve, "prospects": prospects(curve, entries),
+            "findings": [f.as_dict() for f in findings(entries, runs, evidence, metric, self._cut(entries, runs))],
             "suspects": suspects(entries, runs),
             "differs": _differs(self.entrants), "failed": self.failed,
             "environment": next(iter(runs.values()))[0].environment,
@@ -426,6 +457,17 @@ class _Race:
             return None
         best = max(runs[entry.name], key=lambda run: run.metrics["validation"][self.task.selection])
         return str(best.path.relative_to(self.path))
+
+    def _cut(self, entries: list[Entry], runs: Mapping[str, Sequence[Run]]) -> np.ndarray | None:
+        """Of which test rows the model to use reads only a part: (rows,) bool."""
+        entry = model_to_use(entries)
+        if entry is None:
+            return None
+        model = TransferModel.load(runs[entry.name][0].path / "model")
+        examples = tokenised(self.data, "test", model.task, model.modality)
+        cut = np.zeros(examples.rows, dtype=bool)
+        cut[examples.example[examples.lost > 0]] = True
+        return cut
 
     def _runs(self, part: _Round) -> dict[str, list[Run]]:
         """Every method's runs of one round, in order of seeds."""

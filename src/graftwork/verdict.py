@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from graftwork.finding import Finding, Kind, number, place
+from graftwork.learning_curve import outlook
 from graftwork.report.wording import METRICS, duration
 from graftwork.run import Run
 from graftwork.significance import Evidence, difference
@@ -31,6 +32,9 @@ POORLY_CALIBRATED = _Kind("poorly-calibrated", "warning", "A method is surer, or
 LABEL_LIKELY_WRONG = _Kind(
     "label-likely-wrong", "warning", "Rows on which all methods are sure of one same other label than the one given."
 )
+TRUNCATION_COSTS = _Kind(
+    "truncation-costs", "warning", "A model does worse on texts that its length cuts off than on those it reads whole."
+)
 
 UNSTABLE_SD = 0.01
 RISING = 0.005
@@ -38,6 +42,8 @@ FALLING = 0.01
 CALIBRATION_ERROR = 0.1
 SURE = 0.9
 METHODS_TO_AGREE = 3
+CUT_ROWS = 30
+CUT_GAP = 0.02
 _WORTH_SAYING = 2  # times as long
 
 
@@ -108,13 +114,62 @@ def _why(entries: Sequence[Entry], metric: str) -> str:
     return f"{told}, and {best.name} takes {times:,.0f} times as long to fit ({duration(best.seconds or 0)})."
 
 
+def prospects(curve: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> dict[str, Any]:
+    """What the learning curve says: from how many labels on fine-tuning pays, and what more labels would buy.
+
+    Args:
+        curve: the race's points, from few labels to all.
+        entries: the best first.
+
+    Returns:
+        `said`, sentences; and `outlook`, of the model to use: `name`, and `rows`, `mean`, `low` and `high` (80 %) at
+        twice and four times as many labels; None where the curve has fewer than three points.
+    """
+    said = [sentence for sentence in [_crossing(curve, entries)] if sentence]
+    use = model_to_use(entries)
+    rows = [point["rows"] for point in curve]
+    if use is None or len(set(rows)) < 3:
+        return {"said": said, "outlook": None}
+    found = [point["scores"][use.name] for point in curve]
+    spreads = [(f["high"] - f["low"]) / 3.92 for f in found]  # of a 95 % interval
+    more = [
+        {"rows": times * rows[-1], **asdict(outlook(rows, [f["mean"] for f in found], spreads, times * rows[-1]))}
+        for times in (2, 4)
+    ]
+    told = " and ".join(f"{p['mean']:.1%} ({p['low']:.1%} to {p['high']:.1%}) at {p['rows']:,}" for p in more)
+    said.append(f"With more train rows {use.name} can be expected to reach {told}; intervals of 80 %.")
+    return {"said": said, "outlook": {"name": use.name, "points": more}}
+
+
+def _crossing(curve: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> str | None:
+    """From where on the best method that takes steps is ahead of the probe, for good."""
+    fitted = [e for e in entries if not e.baseline]
+    probe = next((e for e in fitted if list(e.spec[0]) == ["linear-probe"] and len(e.spec) == 1), None)
+    other = next((e for e in fitted if e is not probe), None)
+    if probe is None or other is None or len(curve) < 2:
+        return None
+    ahead = [p["scores"][other.name]["mean"] > p["scores"][probe.name]["mean"] for p in curve]
+    names = [f"{p['rows']:,}" for p in curve]
+    if all(ahead):
+        return f"{other.name} is ahead of {probe.name} from {names[0]} train rows on."
+    if not ahead[-1]:
+        return f"Up to all {names[-1]} train rows {other.name} does not overtake {probe.name}."
+    last = max(i for i, yes in enumerate(ahead) if not yes)
+    return f"{other.name} overtakes {probe.name} between {names[last]} and {names[last + 1]} train rows."
+
+
 def findings(
-    entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]], evidence: Mapping[str, Evidence], metric: str
+    entries: Sequence[Entry],
+    runs: Mapping[str, Sequence[Run]],
+    evidence: Mapping[str, Evidence],
+    metric: str,
+    cut: np.ndarray | None = None,
 ) -> list[Finding]:
-    """Everything worth knowing, the gravest first."""
+    """Everything worth knowing, the gravest first; `cut` says of which test rows the model to use reads only a part."""
     found = [
         *_against_baselines(entries, evidence, metric), *_over_seeds(entries), *_along_training(entries, runs, metric),
         *_of_classes(entries, runs), *_of_calibration(entries, runs), *_of_labels(entries, runs), *_of_ties(entries),
+        *_of_truncation(entries, evidence, cut),
     ]  # fmt: skip
     return sorted(found, key=lambda f: f.severity != "warning")
 
@@ -248,6 +303,33 @@ def _of_calibration(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]])
                 )
             )
     return found
+
+
+def _of_truncation(entries: Sequence[Entry], evidence: Mapping[str, Evidence], cut: np.ndarray | None) -> list[Finding]:
+    use = model_to_use(entries)
+    if use is None or cut is None or min(int(cut.sum()), int((~cut).sum())) < CUT_ROWS:
+        return []
+    gap, error = _gap(evidence[use.name], cut)
+    if gap is None or gap < max(CUT_GAP, 2 * error):
+        return []
+    words = _gap(evidence["tf-idf"], cut)[0] if "tf-idf" in evidence else None
+    told = "" if words is None else f" (for tf-idf, which reads them whole, {100 * words:.1f} points)"
+    return [
+        TRUNCATION_COSTS(
+            f"On {number(int(cut.sum()), 'test row')} of which {use.name} reads only the beginning, its accuracy is "
+            f"{100 * gap:.1f} points lower than on the others{told}.",
+            fix="Take a model that reads longer texts, or put what matters first; graft check shows what is cut.",
+        )
+    ]
+
+
+def _gap(evidence: Evidence, cut: np.ndarray) -> tuple[float | None, float]:
+    """How much more often rows are right that are read whole than those that are cut, and its standard error."""
+    if evidence.correct is None:
+        return None, 0.0
+    right = np.mean([c.astype(float) for c in evidence.correct], axis=0)
+    error = np.sqrt(right[cut].var() / cut.sum() + right[~cut].var() / (~cut).sum())
+    return float(right[~cut].mean() - right[cut].mean()), float(error)
 
 
 def _of_labels(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[Finding]:

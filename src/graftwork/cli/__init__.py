@@ -267,7 +267,7 @@ def predict(
 
 @verb(
     json="path, metric, budget, seeds, verdict, taken, use, entries [{name, mean, low, high, sd, behind, p, tied, "
-    "seconds, ...}], curve, findings, suspects, differs, failed, data, environment"
+    "seconds, ...}], curve, prospects, findings, suspects, differs, failed, data, environment"
 )
 def compare(
     data: typed.Source,

@@ -172,6 +172,8 @@ class Screen:
             heads = ("train rows a class", *("all" if p["shots"] is None else str(p["shots"]) for p in points))
             names = [entry["name"] for entry in told["entries"]]
             self.table(heads, [(name, *(f"{p['scores'][name]['mean']:.1%}" for p in points)) for name in names])
+            for sentence in told["prospects"]["said"]:
+                self.say(sentence)
             self.say()
         self.findings(told["findings"])
         for name, cause in told["failed"].items():

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from graftwork.choice import InputError, suggest
 from graftwork.report import forms, race_charts, wording
 from graftwork.report.differences import classes, rows, suspects
 from graftwork.report.markup import Markup, element, join
@@ -108,8 +109,12 @@ def labels(race: Race) -> Markup | None:
     ]  # fmt: skip
     counts = ", ".join(f"{p['rows']:,}" for p in points)
     how = f"Score on test with so few train rows a class ({counts} rows); in bold what is tied with the best there."
+    foretold = race.told.get("prospects") or {}
+    papers = [race_charts.labels(race.scored, points, foretold.get("outlook"), paper) for paper in race_charts.PAPERS]
     return join(
         element("h2", "What more labels buy"),
+        [element("p", sentence) for sentence in foretold.get("said") or []],
+        element("div", element("div", papers), _legend(race.scored), class_="plot"),
         element("p", how, class_="quiet"),
         element("div", forms.table(("method", *heads), rows), class_="wide"),
     )
@@ -140,6 +145,23 @@ def pareto(race: Race) -> Markup | None:
         element("p", said, class_="quiet"),
         _switched(panels, [cost.name for cost, _ in drawn], "cost"),
     )
+
+
+def pareto_picture(told: Mapping[str, Any], key: str) -> str:
+    """Score against one cost, as an SVG of its own.
+
+    Raises:
+        InputError: another cost, or one that was measured of no method.
+    """
+    race = Race.of(told, {})
+    measured = {cost.key: cost for cost in COSTS if _with(race.scored, cost)}
+    if key not in measured:
+        raise InputError(f"{key!r} is no cost of this race. {suggest(key, measured)}")
+    cost = measured[key]
+    known = _with(race.scored, cost)
+    drawn = str(race_charts.pareto(known, cost, race_charts.scale(known), "wide", score=race.score))
+    svg = drawn[drawn.index("<svg") : drawn.rindex("</svg>") + len("</svg>")]
+    return svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12"', 1)
 
 
 def _with(found: Sequence[Racer], cost: Cost) -> list[Racer]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from graftwork.report import charts
 from graftwork.report.charts import BOTTOM, GREY, LEFT, RIGHT, TOP, Frame, Points
@@ -326,11 +326,7 @@ def curves(found: Sequence[Racer], axis: str, metric: str, paper: str, *, score:
     last = max(points[-1][0] for one in each for points in one)
     frame = Frame((0.0, last or 1.0), (low, high), width, height)
     series = [_series(racer, one, mean, frame, axis) for racer, one, mean in zip(found, each, means, strict=True)]
-    box = f"{LEFT} {TOP} {width - LEFT:.0f} {height - TOP - BOTTOM:.0f}"
-    # A picture in a picture cuts off what lies outside of its axes.
-    inner = element(
-        "svg", series, x=LEFT, y=TOP, width=width - LEFT, height=height - TOP - BOTTOM, viewBox=box, overflow="hidden"
-    )
+    inner = _inside(frame, series)
     unit = "seconds of training" if axis == "seconds" else "steps of training"
     bottom = height - BOTTOM
     ticks = [
@@ -341,6 +337,62 @@ def curves(found: Sequence[Racer], axis: str, metric: str, paper: str, *, score:
     name = element("text", unit, x=middle, y=height - 6, text_anchor="middle", class_="quiet")
     picture = charts.svg(width, height, f"validation {score} over {unit}", _score_axis(frame), ticks, name, inner)
     return element("div", picture, class_=f"paper {paper}")
+
+
+def labels(
+    found: Sequence[Racer], points: Sequence[Mapping[str, Any]], outlook: Mapping[str, Any] | None, paper: str
+) -> Markup:
+    """The test score of each method over the number of train rows, each step a multiple; the outlook dotted.
+
+    Args:
+        found: the methods.
+        points: of comparison.json's `curve`, from few rows to all.
+        outlook: of comparison.json's `prospects`: one method's scores at more rows than there are.
+        paper: of PAPERS.
+    """
+    width, height = PAPERS[paper]
+    more = outlook["points"] if outlook else []
+    across = [math.log10(p["rows"]) for p in [*points, *more]]
+    means = [[(math.log10(p["rows"]), p["scores"][racer.name]["mean"]) for p in points] for racer in found]
+    cut = floor([max(y for _, y in mean) for mean in means])
+    kept = [y for mean in means if cut is None or max(y for _, y in mean) >= cut for _, y in mean]
+    kept += [p[end] for p in more for end in ("low", "high")]
+    room = max((max(kept) - min(kept)) * 0.06, 0.004)
+    frame = Frame((min(across), max(across)), (max(0.0, min(kept) - room), min(1.0, max(kept) + room)), width, height)
+    drawn: list[Markup] = [_series(racer, [], mean, frame, "rows") for racer, mean in zip(found, means, strict=True)]
+    if outlook:
+        racer = next(r for r in found if r.name == outlook["name"])
+        drawn.append(_foretold(racer, means[found.index(racer)][-1], more, frame))
+    bottom = height - BOTTOM
+    ticks = [
+        element("text", f"{p['rows']:,}", x=frame.at(x, frame.y[0])[0], y=bottom + 16, text_anchor="middle")
+        for x, p in zip(across, [*points, *more], strict=True)
+    ]
+    middle = (LEFT + width - RIGHT) / 2
+    says = "train rows, each step a multiple"
+    name = element("text", says, x=middle, y=height - 6, text_anchor="middle", class_="quiet")
+    picture = charts.svg(width, height, f"score over {says}", _score_axis(frame), ticks, name, _inside(frame, drawn))
+    return element("div", picture, class_=f"paper {paper}")
+
+
+def _foretold(racer: Racer, last: tuple[float, float], more: Sequence[Mapping[str, Any]], frame: Frame) -> Markup:
+    """What is expected beyond the last point: a dotted line, and at each place the interval."""
+    line = _polyline([last, *((math.log10(p["rows"]), p["mean"]) for p in more)], frame, racer, stroke_dasharray="1 4",
+                     stroke_width=2, stroke_linecap="round")  # fmt: skip
+    bars = []
+    for p in more:
+        (x, low), (_, high) = (frame.at(math.log10(p["rows"]), p[end]) for end in ("low", "high"))
+        said = f"{racer.name}\n{p['low']:.1%} to {p['high']:.1%} expected at {p['rows']:,} train rows"
+        bar = element("line", x1=x, x2=x, y1=low, y2=high, stroke=racer.colour, stroke_width=5, stroke_opacity="0.3")
+        bars.append(element("g", element("title", said), bar, class_="dot", data_x=f"{x:.1f}", data_y=f"{high:.1f}"))
+    return element("g", line, bars, class_="method", data_method=racer.number)
+
+
+def _inside(frame: Frame, drawn: Sequence[Markup]) -> Markup:
+    """A picture in a picture: it cuts off what lies outside of the axes."""
+    across, down = frame.width - LEFT, frame.height - TOP - BOTTOM
+    box = f"{LEFT} {TOP} {across:.0f} {down:.0f}"
+    return element("svg", drawn, x=LEFT, y=TOP, width=across, height=down, viewBox=box, overflow="hidden")
 
 
 def _curve_range(means: Sequence[Points], each: Sequence[Sequence[Points]]) -> tuple[float, float]:
@@ -360,7 +412,9 @@ def _series(racer: Racer, each: Sequence[Points], mean: Points, frame: Frame, ax
     dots = []
     for number, (x, y) in enumerate(mean):
         at = frame.at(x, y)
-        where = f"{x:,.0f} s" if axis == "seconds" else f"step {x:,.0f}"
+        where = {"seconds": f"{x:,.0f} s", "step": f"step {x:,.0f}", "rows": f"{10 ** min(x, 300):,.0f} train rows"}[
+            axis
+        ]
         shown = number % every == 0 or number == len(mean) - 1
         mark = marker(racer, at, 4.2) if shown else element("circle", cx=at[0], cy=at[1], r=4, fill="transparent")
         said = element("title", f"{racer.name}\n{y:.1%} at {where}{many}")
