@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
 
+from graftwork import layers
 from graftwork.advise import Advice, advise
 from graftwork.choice import InputError
 from graftwork.data import Data, Split
@@ -15,6 +17,12 @@ from graftwork.fit import fit
 from graftwork.methods import FullFineTuning, LinearProbe, LoRA, TopLayers
 
 METHODS = [LinearProbe(), TopLayers(blocks=1, lr=5e-3, batch_size=16), FullFineTuning(lr=5e-3, batch_size=16)]
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """No layer is better than the last: a random network's may well be."""
+    monkeypatch.setattr("graftwork.methods.LowerLayers.best", lambda _, model, __: layers.block_count(model.encoder))
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def asked(sources, tiny, quick):
 def test_every_task_gets_a_ranked_list_with_all_that_a_decision_needs(asked, kind):
     found = asked(kind)
     fitted = [o for o in found.options if not o.baseline]
-    assert {o.name for o in fitted} == {m.name for m in METHODS}
+    assert {o.name.removeprefix("lower-layers+") for o in fitted} == {m.name for m in METHODS}
     assert [o.score for o in found.options] == sorted((o.score for o in found.options), reverse=True)
     for option in found.options:
         assert 0 <= option.low <= option.score <= option.high <= 1
@@ -66,7 +74,7 @@ def test_the_same_advice_twice(asked):
     ]
 
 
-def test_past_races_decide_what_is_expected_beyond_the_probe(asked):
+def test_past_races_decide_what_is_expected_beyond_the_probe(asked, whole):
     without = {o.name: o for o in asked().options}
     probe, words = without["linear-probe"].score, without["tf-idf"].score
     like = Situation(rows=90, classes=3, steps=400, probe=probe, words=words)
@@ -80,7 +88,26 @@ def test_past_races_decide_what_is_expected_beyond_the_probe(asked):
     assert found.best.name == "full-fine-tuning"
 
 
-def test_of_what_is_expected_alike_the_quickest_is_taken(asked):
+def test_a_top_that_knows_nothing_of_the_task_is_cut_off(asked, tiny, tmp_path):
+    from transformers import AutoModel
+
+    folder = shutil.copytree(tiny, tmp_path / "spoilt")
+    encoder = AutoModel.from_pretrained(folder)
+    with torch.no_grad():  # the last block forgets what it is given
+        encoder.encoder.layer[-1].output.LayerNorm.weight.zero_()
+    encoder.save_pretrained(folder)
+    found = asked(models=[folder])
+    names = [o.name for o in found.options]
+    assert "lower-layers+linear-probe" in names
+    told = {o.name: o for o in found.options}
+    assert told["lower-layers+linear-probe"].score > told["linear-probe"].score + 0.1
+    assert told["lower-layers+linear-probe"].model_mb < told["linear-probe"].model_mb
+    assert list(told["lower-layers+linear-probe"].spec[0]) == ["lower-layers"]
+    assert found.best.name.startswith("lower-layers+")
+    assert "--method lower-layers," in found.best.command
+
+
+def test_of_what_is_expected_alike_the_quickest_is_taken(asked, whole):
     assert asked().best.name == "linear-probe"
 
 
@@ -98,7 +125,7 @@ def test_limits_that_nothing_keeps_are_refused_with_the_reason(asked, limits, to
     assert told in str(refused.value)
 
 
-def test_what_cannot_be_done_in_time_is_left_out_and_said(asked):
+def test_what_cannot_be_done_in_time_is_left_out_and_said(asked, whole):
     found = asked(methods=[LinearProbe(), FullFineTuning(batch_size=4096)], budget="3s")
     names = {o.name for o in found.options}
     assert "linear-probe" in names
@@ -131,11 +158,11 @@ def test_auto_follows_the_advice_and_writes_down_why(sources, tiny, quick, tmp_p
     )  # fmt: skip
     advice = run.happened["advice"]
     assert run.state == "done"
-    assert run.asked["method"][0].keys() == {advice["option"]["name"]}
+    assert "+".join(name for stage in run.asked["method"] for name in stage) == advice["option"]["name"]
     assert any(m.startswith(f"Advised: {advice['option']['name']}.") for m in told)
 
 
-def test_auto_takes_the_rate_that_the_test_allows(sources, tiny, quick, tmp_path, monkeypatch):
+def test_auto_takes_the_rate_that_the_test_allows(sources, tiny, quick, tmp_path, monkeypatch, whole):
     import importlib
 
     module = importlib.import_module("graftwork.fit")

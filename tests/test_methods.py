@@ -8,13 +8,22 @@ import torch
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 
-from graftwork.choice import lookup, names
+from graftwork import layers
+from graftwork.choice import InputError, lookup, names
 from graftwork.data import Data
 from graftwork.examples import tokenised
-from graftwork.features import embeddings
+from graftwork.features import embeddings, layer_states
 from graftwork.layers import frozen_depth
 from graftwork.method import Method, unmet
-from graftwork.methods import DiscriminativeRates, FullFineTuning, GradualUnfreezing, LinearProbe, LoRA, TopLayers
+from graftwork.methods import (
+    DiscriminativeRates,
+    FullFineTuning,
+    GradualUnfreezing,
+    LinearProbe,
+    LoRA,
+    LowerLayers,
+    TopLayers,
+)
 from graftwork.model import TransferModel
 from graftwork.tasks import Classification
 from graftwork.testing import KEYWORDS, ContractBroken, check_method, learnable, method_checks
@@ -34,13 +43,13 @@ def test_keeps_the_contract(method, claim, check):
 def work(tiny):
     """A fresh model and its tokenised train split, for 2 or 3 classes."""
 
-    def make(classes: int = 3, missing: str | None = None):
+    def make(classes: int = 3, missing: str | None = None, folder=tiny):
         rows = {split: [r for r in rows if r["label"] in list(KEYWORDS)[:classes]] for split, rows in ROWS.items()}
         labels = sorted({r["label"] for r in rows["train"]})
         rows["train"] = [r for r in rows["train"] if r["label"] != missing]
         data = Data.load(rows)
         torch.manual_seed(0)
-        model = TransferModel.pretrained(tiny, Classification(labels=tuple(labels)))
+        model = TransferModel.pretrained(folder, Classification(labels=tuple(labels)))
         return model, data, tokenised(data, "train", model.task, model.modality)
 
     return make
@@ -184,14 +193,52 @@ def test_a_fresh_head_starts_from_the_probe_and_a_trained_one_is_kept(work):
     assert not model.head.linear.weight.any()
 
 
+def test_the_encoder_is_cut_where_a_probe_reads_best(work):
+    model, _, train = work()
+    with torch.no_grad():  # a top that has forgotten everything
+        for parameter in layers.stacks(model.encoder)[0][1][-1].parameters():
+            parameter.zero_()
+    whole = sum(p.numel() for p in model.encoder.parameters())
+    method = LowerLayers()
+    best = method.best(model, train)
+    assert best < 3
+    cut = method.finish(model, train)
+    assert layers.block_count(cut.encoder) == best == cut.encoder.config.num_hidden_layers
+    assert sum(p.numel() for p in cut.encoder.parameters()) < whole
+    assert not cut.head.fresh
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "gpt2"])
+def test_a_cut_encoder_says_what_its_lower_blocks_said_and_loads_so(work, models, tmp_path, architecture):
+    model, _, train = work(folder=models(architecture))
+    places = np.arange(10)
+    expected = layer_states(model, train, places, "fp32")[2]
+    cut = LowerLayers(blocks=2).finish(model, train)
+    cut.save(tmp_path)
+    again = TransferModel.load(tmp_path)
+    for each in (cut, again):
+        # what follows the blocks, a last norm, is not in the states between them
+        found = layer_states(each, train, places, "fp32")
+        assert len(found) == 3
+        if not any(g.name == "output" for g in layers.layer_groups(each.encoder)):
+            np.testing.assert_allclose(found[2], expected, atol=1e-5)
+    np.testing.assert_array_equal(layer_states(cut, train, places, "fp32"), layer_states(again, train, places, "fp32"))
+
+
+def test_more_blocks_than_there_are_cannot_be_kept(work):
+    model, _, train = work()
+    with pytest.raises(InputError, match="the encoder has 3"):
+        LowerLayers(blocks=4).finish(model, train)
+
+
 def test_what_a_method_needs_and_does_not_find_is_told_before_anything_runs(work):
     _, data, _ = work()
 
     class NeedsTarget(LinearProbe, abstract=True):
         needs = frozenset({"target"})
 
-    assert "needs unlabelled examples of the target domain" in (unmet(NeedsTarget(), frozenset(), data) or "")
-    assert unmet(LinearProbe(), frozenset(), data) is None
+    assert "needs unlabelled examples of the target domain" in (unmet([LinearProbe(), NeedsTarget()], data) or "")
+    assert unmet([LinearProbe()], data) is None
 
 
 # --- the checks themselves ---

@@ -6,6 +6,7 @@ method, and what past races in like situations gave (`experience`). The test spl
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from graftwork import experience, pace
+from graftwork import experience, layers, pace
 from graftwork.baseline import Rows
 from graftwork.baselines import Tfidf
 from graftwork.budget import Budget
-from graftwork.choice import InputError, parse
+from graftwork.choice import InputError
 from graftwork.evaluate import outputs, quick_score
 from graftwork.examples import Examples, tokenised
 from graftwork.features import frozen_prefix
@@ -29,8 +30,8 @@ from graftwork.hardware import Hardware, faster_precision
 from graftwork.latency import latency
 from graftwork.learning_curve import Outlook, outlook
 from graftwork.loop import default_budget
-from graftwork.method import GradientMethod, Method, unmet
-from graftwork.methods import RACING, FullFineTuning
+from graftwork.method import GradientMethod, Method, recipe_of, unmet
+from graftwork.methods import RACING, FullFineTuning, LowerLayers
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.regression import Regression, table
@@ -46,6 +47,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 TRAIN_ROWS, VALIDATION_ROWS = 4000, 1000
 """What is read at most to form an opinion."""
 _PARTS = (1 / 8, 1 / 4, 1 / 2, 1)
+_ROWS_TO_CUT_BY = 1000
 _FEWEST_STEPS = 20
 _NEAR = 0.005
 _Z = 1.2816  # of an 80 % interval
@@ -143,13 +145,11 @@ def advise(
         if split not in loaded.splits or not len(loaded[split]):
             raise InputError(f"The data has no {split} rows. Give more rows, or a {split} split of your own.")
     machine = hardware if isinstance(hardware, Hardware) else Hardware(**(hardware or {}))
-    recipes = [
-        tuple(parse(Method, stage) for stage in (spec if isinstance(spec, (list, tuple)) else [spec]))
-        for spec in (RACING if methods is None else methods)
-    ]
-    for method in (method for recipe in recipes for method in recipe):
-        has = frozenset() if loaded.task == "tagging" else frozenset({"pooled"})
-        if sentence := unmet(method, has, loaded):
+    # lower layers are tried with every method
+    asked = [spec for spec in RACING if isinstance(spec, str)] if methods is None else methods
+    recipes = [recipe_of(spec) for spec in asked]
+    for recipe in recipes:
+        if sentence := unmet(recipe, loaded):
             raise InputError(sentence)
     limits = _Limits(Budget.parse(budget) if budget else None, max_size, max_latency)
     adviser = _Adviser(loaded, machine, limits, experience.committed() if races is None else races, on_event)
@@ -197,11 +197,12 @@ class _Adviser:
 
     def advice(self, models: Sequence[str], recipes: Sequence[tuple[Method, ...]], began: float) -> Advice:
         words = self._words()
-        found = [_Evidence(self, model) for model in models]
-        options = list(self._baselines(words, found))
-        for evidence in found:
-            self._tell(f"Timing a few steps of each method on {evidence.name}")
-            options += [self._option(evidence, recipe, words) for recipe in recipes]
+        found = [_Evidence.of(self, model) for model in models]
+        every = [evidence for whole in found for evidence in (whole, whole.lower()) if evidence]
+        options = list(self._baselines(words))
+        for evidence in every:
+            self._tell(f"Timing a few steps of each method on {evidence}")
+            options += [self._option(evidence, evidence.before + recipe, words) for recipe in recipes]
         allowed = []
         for option in options:
             why = self.limits.broken(option)
@@ -213,7 +214,7 @@ class _Adviser:
             told = "; ".join(f"{o['name']} on {o['model']}: {o['why']}" for o in self.left_out if o["model"])
             raise InputError(f"No method is within the limits ({told}). Give a larger limit, or a smaller model.")
         allowed.sort(key=lambda option: -option.score)
-        best = found[0] if len(found) == 1 else max(found, key=lambda evidence: evidence.outlook(self.rows).mean)
+        best = max(every, key=lambda evidence: evidence.outlook(self.rows).mean)
         return Advice(
             options=allowed, left_out=self.left_out, metric=self.task.selection, labels=list(best.more_labels()),
             models=[{"model": e.name, "probe": e.points[-1][1], "mb": e.mb, "parameters": e.parameters} for e in found],
@@ -222,7 +223,7 @@ class _Adviser:
 
     # --- options ---
 
-    def _baselines(self, words: list[tuple[int, float]] | None, found: Sequence[_Evidence]) -> Iterator[Option]:
+    def _baselines(self, words: list[tuple[int, float]] | None) -> Iterator[Option]:
         if words is None:
             return
         expected = self.carried(words)
@@ -244,7 +245,8 @@ class _Adviser:
             rows=self.rows, classes=len(self.data.labels), steps=self._steps(plan, budget), probe=probe.mean,
             words=self.carried(words).mean if words else probe.mean,
         )  # fmt: skip
-        gain = experience.expected(name, situation, self.races)
+        # what a method adds to a probe is learned from races in which nothing was cut
+        gain = experience.expected("+".join(m.name for m in recipe[len(evidence.before) :]), situation, self.races)
         middle = experience.logit(probe.mean) + gain.mean
         own = (experience.logit(probe.high) - experience.logit(probe.low)) / (2 * _Z)
         sd = float(np.hypot(gain.sd, own))
@@ -351,26 +353,69 @@ class _Adviser:
 class _Evidence:
     """What one model's embeddings, and a clock, say."""
 
-    def __init__(self, adviser: _Adviser, name: str):
-        self.adviser, self.name = adviser, name
-        adviser._tell(f"Probing {name}")
-        folder, start = resolve(name), time.perf_counter()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.model = TransferModel.pretrained(folder, adviser.task).to(adviser.hardware.torch_device())
-        load = time.perf_counter() - start
-        self.mb = round(sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 1e6, 1)
+    def __init__(
+        self,
+        adviser: _Adviser,
+        name: str,
+        model: TransferModel,
+        load: float,
+        mb: float,
+        before: tuple[Method, ...] = (),
+    ):
+        self.adviser, self.name, self.model, self.load, self.mb, self.before = adviser, name, model, load, mb, before
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self.precision = faster_precision(self.model.device.type)
         self.train, self.validation = (self._tokenised(adviser.some, split) for split in ("train", "validation"))
         self.points = self._curve()
-        little = adviser.data.some(pace.STEPS * 32, 64)
-        self.little = (self._tokenised(little, "train"), self._tokenised(little, "validation"))
+
+    def __str__(self) -> str:
+        return f"{self.name}{f', {layers.block_count(self.model.encoder)} blocks' if self.before else ''}"
+
+    @classmethod
+    def of(cls, adviser: _Adviser, name: str) -> _Evidence:
+        """Of a model as it is."""
+        adviser._tell(f"Probing {name}")
+        folder, start = resolve(name), time.perf_counter()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = TransferModel.pretrained(folder, adviser.task).to(adviser.hardware.torch_device())
+        mb = round(sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 1e6, 3)
+        return cls(adviser, name, model, time.perf_counter() - start, mb)
+
+    def lower(self) -> _Evidence | None:
+        """Of the model cut off where a probe reads best; None where that is the top, or gains less than it may."""
+        stage = LowerLayers(rows=_ROWS_TO_CUT_BY)
+        encoder = self.model.encoder
+        if self.model.task.token_level or not layers.has_single_stack(encoder):
+            return None
+        self.adviser._tell(f"Probing the layers of {self.name}")
+        best = stage.best(self.model, self.train)
+        if best == layers.block_count(encoder):
+            return None
+        cut = copy.deepcopy(self.model)
+        layers.keep_lowest(cut.encoder, best)
+        mb = round(4 * sum(p.numel() for p in cut.encoder.parameters()) / 1e6, 3)
+        found = _Evidence(self.adviser, self.name, cut, self.load, mb, (LowerLayers(blocks=best),))
+        return found if found.points[-1][1] > self.points[-1][1] + _NEAR else None
+
+    @cached_property
+    def little(self) -> tuple[Examples, Examples]:
+        """Rows to time steps on."""
+        some = self.adviser.data.some(pace.STEPS * 32, 64)
+        return self._tokenised(some, "train"), self._tokenised(some, "validation")
+
+    @cached_property
+    def reading(self) -> pace.Reading:
+        """What the model takes to read."""
         quick = pace.reading(self.model, self.little[0], self.precision)
         exact = quick if self.precision == "fp32" else pace.reading(self.model, self.little[0], "fp32")
-        self.reading = pace.Reading(load=load, quick=quick, exact=exact, solving=self._solving)
-        inputs = adviser.some["validation"].inputs(range(min(64, len(adviser.some["validation"]))))
-        self.latency_ms = latency(self.model, inputs)["ms_1_p50"]
+        return pace.Reading(load=self.load, quick=quick, exact=exact, solving=self._solving)
+
+    @cached_property
+    def latency_ms(self) -> float:
+        """Median milliseconds of one text."""
+        some = self.adviser.some["validation"]
+        return latency(self.model, some.inputs(range(min(64, len(some)))))["ms_1_p50"]
 
     @cached_property
     def rows(self) -> pace.Rows:

@@ -31,7 +31,7 @@ from graftwork.fit import Interrupted, Request, require_suitable, resume, start
 from graftwork.hardware import Hardware, peak_memory_mb, reset_peak_memory
 from graftwork.latency import latency
 from graftwork.loop import default_budget
-from graftwork.method import Method
+from graftwork.method import Method, recipe_of, unmet
 from graftwork.methods import RACING, FullFineTuning
 from graftwork.model import TransferModel
 from graftwork.models import resolve
@@ -245,8 +245,8 @@ def _entrants(
             if data.task in baseline.tasks and (reads_model or i == 0):
                 yield Entrant(baseline.name + (where if reads_model else ""), str(model), (), baseline)
         said: dict[str, int] = {}
-        for spec in RACING if methods is None else methods:
-            recipe = tuple(parse(Method, stage) for stage in (spec if isinstance(spec, (list, tuple)) else [spec]))
+        recipes = [recipe_of(spec) for spec in (RACING if methods is None else methods)]
+        for recipe in recipes if methods else [r for r in recipes if not unmet(r, data)]:
             name = "+".join(m.name for m in recipe)
             said[name] = said.get(name, 0) + 1
             number = f" {said[name]}" if said[name] > 1 else ""

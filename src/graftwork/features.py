@@ -22,7 +22,7 @@ from torch import Tensor
 from graftwork import layers
 from graftwork.examples import Batch, Examples, building, cache_folder, cut_by_tokens
 from graftwork.hardware import autocast
-from graftwork.model import TransferModel, evaluating
+from graftwork.model import TransferModel, evaluating, pool
 
 log = logging.getLogger(__name__)
 
@@ -217,4 +217,25 @@ def embeddings_of(model: TransferModel, examples: Examples, places: np.ndarray, 
         for part in cut_by_tokens(places[order], examples.lengths, max_tokens=8192):
             states = model.embed(examples.batch(part).to(model.device).inputs).float().cpu().numpy()
             found[[position[int(place)] for place in part]] = states
+    return found
+
+
+@torch.inference_mode()
+def layer_states(model: TransferModel, examples: Examples, places: np.ndarray, precision: str) -> np.ndarray:
+    """What a head would read of windows at every depth: (blocks + 1, places, dim) float32, pooled, the lowest first.
+
+    The first are the embeddings, the last is what `embeddings` gives.
+    """
+    found: np.ndarray | None = None
+    position = {int(place): i for i, place in enumerate(places)}
+    order = places[np.argsort(-examples.lengths[places], kind="stable")]
+    with evaluating(model), autocast(model.device, precision):
+        for part in cut_by_tokens(order, examples.lengths, max_tokens=8192):
+            inputs = examples.batch(part).to(model.device).inputs
+            states = model.encoder(**inputs, output_hidden_states=True).hidden_states
+            pooled = torch.stack([pool(state.float(), inputs["attention_mask"], model.pooling) for state in states])
+            if found is None:
+                found = np.zeros((len(states), len(places), pooled.shape[-1]), dtype=np.float32)
+            found[:, [position[int(place)] for place in part]] = pooled.cpu().numpy()
+    assert found is not None, "there is at least one window"
     return found

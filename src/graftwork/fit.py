@@ -24,12 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from graftwork import checkpoint, layers
 from graftwork.advise import advise
 from graftwork.budget import Budget
-from graftwork.choice import InputError, parse, suggest
+from graftwork.choice import InputError, suggest
 from graftwork.evaluate import outputs, record
 from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, World, peak_memory_mb, reset_peak_memory
 from graftwork.loop import Stage, StopRequested, Trained, default_budget, train
-from graftwork.method import GradientMethod, Method, unmet
+from graftwork.method import GradientMethod, Method, recipe_of, unmet
 from graftwork.methods import FullFineTuning  # noqa: F401  puts every method on its shelf
 from graftwork.model import TransferModel
 from graftwork.models import resolve
@@ -120,10 +120,7 @@ class Request(BaseModel):
     @property
     def recipe(self) -> list[Method]:
         """The stages."""
-        stages = self.method if isinstance(self.method, list) else [self.method]
-        if not stages:
-            raise InputError("A recipe needs at least one method.")
-        return [parse(Method, stage) for stage in stages]
+        return list(recipe_of(self.method))
 
 
 def fit(
@@ -168,7 +165,7 @@ def fit(
 
     began = time.perf_counter()
     advised = method in ("auto", ["auto"], ("auto",))
-    stages = [] if advised else [parse(Method, m) for m in (method if isinstance(method, (list, tuple)) else [method])]
+    stages = [] if advised else list(recipe_of(method))
     loaded = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data, task=task)
     followed: dict[str, Any] | None = None
     if advised:
@@ -199,7 +196,7 @@ def _advised(
     """The recipe and the budget that `advise` says, and the evidence for them."""
     advice = advise(data, models=[model], budget=budget, hardware=hardware, on_event=on_event)
     best = advice.best
-    stages = [parse(Method, stage) for stage in best.spec]
+    stages = list(recipe_of(best.spec))
     told: dict[str, Any] = {"option": dataclasses.asdict(best), "labels": advice.labels, "seconds": advice.seconds}
     sentence = f"Advised: {best.name}. {best.reason}"
     if isinstance(stages[0], GradientMethod):
@@ -306,10 +303,8 @@ def require_suitable(request: Request, data: Data) -> None:
     for split in ("train", "validation"):
         if split not in data.splits or not len(data[split]):
             raise InputError(f"The data has no {split} rows. Give more rows, or a {split} split of your own.")
-    has = frozenset() if data.task == "tagging" else frozenset({"pooled"})
-    for method in request.recipe:
-        if sentence := unmet(method, has, data):
-            raise InputError(sentence)
+    if sentence := unmet(request.recipe, data):
+        raise InputError(sentence)
     if request.budget and not any(m.gradient for m in request.recipe):
         log.info("The budget is not needed: %s takes no steps.", request.recipe[0].name)
 

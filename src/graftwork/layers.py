@@ -185,6 +185,18 @@ def _gives_tuple(block: nn.Module, network: nn.Module) -> bool:
     return seen[0]
 
 
+def keep_lowest(network: nn.Module, count: int) -> None:
+    """Cut the network off above its `count` lowest blocks; its config says so, and it loads again as what it is."""
+    blocks = _single_stack(network)
+    assert 0 < count <= len(blocks)
+    (name, _), config = stacks(network)[0], network.config
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, blocks[:count])
+    config.num_hidden_layers = count  # type: ignore[union-attr]
+    if getattr(config, "layer_types", None):  # what kind each block is
+        config.layer_types = config.layer_types[:count]  # type: ignore[union-attr]
+
+
 def has_single_stack(network: nn.Module) -> bool:
     """Whether the network can be run from the middle: one list of at least two blocks."""
     found = stacks(network)

@@ -7,14 +7,15 @@ stages: `[LinearProbe(), LoRA()]` trains LoRA from the probe's head, `[TopLayers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
 
 from graftwork import layers
-from graftwork.choice import Choice
+from graftwork.choice import Choice, InputError, parse
 from graftwork.regression import start_head
 
 if TYPE_CHECKING:
@@ -127,18 +128,33 @@ class GradientMethod(Method, abstract=True):
         return [g for g in groups if g.parameters]
 
 
-def unmet(method: Method, model_has: frozenset[str], data: Data) -> str | None:
-    """The sentence that says what `method` needs and does not find; None where it has everything."""
-    has = model_has | frozenset({"labels"} if data.labels else set()) | frozenset({"target"} & set(data.splits))
-    missing = sorted(method.needs - has)
-    if not missing:
-        return None
+def recipe_of(spec: Any) -> tuple[Method, ...]:
+    """One method (name, mapping or object), or a list of them, as a recipe of stages.
+
+    Raises:
+        InputError: an unknown method or field, or no stage at all.
+    """
+    stages = tuple(parse(Method, stage) for stage in (spec if isinstance(spec, (list, tuple)) else [spec]))
+    if not stages:
+        raise InputError("A recipe needs at least one method.")
+    return stages
+
+
+def unmet(recipe: Sequence[Method], data: Data) -> str | None:
+    """The sentence that says what a recipe needs and does not find in `data`; None where it has everything."""
+    has = set() if data.task == "tagging" else {"pooled"}
+    has |= {"labels"} if data.labels else set()
+    has |= {"target"} & set(data.splits)
     means = {
         "labels": "a label for every training example",
         "target": "unlabelled examples of the target domain; give them as target=...",
         "mask-token": "a model with a mask token",
         "pooled": "a task with one answer a text, such as classification",
     }
-    return (
-        f"Method {method.name!r} needs {means[missing[0]]}; the data has {sorted(data.splits)}. Choose another method."
-    )
+    for method in recipe:
+        for need in sorted(method.needs - has):
+            return (
+                f"Method {method.name!r} needs {means[need]}; the data has {sorted(data.splits)}. "
+                "Choose another method."
+            )
+    return None

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from graftwork.choice import InputError
-from graftwork.examples import Examples, tokenised
-from graftwork.hardware import Hardware, autocast, faster_precision
-from graftwork.model import TransferModel, evaluating, pool
+from graftwork.examples import tokenised
+from graftwork.features import layer_states
+from graftwork.hardware import Hardware, faster_precision
+from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.tasks import task_of
 from graftwork.transferability import SCORES
@@ -87,7 +87,8 @@ def _of_model(name: str, some: Data, layers: bool, hardware: Hardware) -> Iterat
     train = tokenised(some, "train", model.task, model.modality)
     classes = np.asarray(train.targets)
     start = time.perf_counter()
-    states = _pooled(model, train)  # (layers, n, dim)
+    precision = faster_precision(model.device.type)
+    states = layer_states(model, train, np.arange(len(train)), precision)  # (blocks + 1, n, dim)
     read = time.perf_counter() - start
     asked = {"last": states[-1]}
     if layers:
@@ -96,19 +97,3 @@ def _of_model(name: str, some: Data, layers: bool, hardware: Hardware) -> Iterat
         start = time.perf_counter()
         scores = {score: round(measure(embeddings, classes), 4) for score, measure in SCORES.items()}
         yield Ranked(name, layer, scores, round(read + time.perf_counter() - start, 2))
-
-
-@torch.inference_mode()
-def _pooled(model: TransferModel, examples: Examples) -> np.ndarray:
-    """Each layer's pooled states: (layers + 1, n, dim) float32."""
-    found: np.ndarray | None = None
-    with evaluating(model), autocast(model.device, faster_precision(model.device.type)):
-        for places in examples.in_order_of_length(max_tokens=8192):
-            inputs = examples.batch(places).to(model.device).inputs
-            states = model.encoder(**inputs, output_hidden_states=True).hidden_states
-            pooled = torch.stack([pool(state.float(), inputs["attention_mask"], model.pooling) for state in states])
-            if found is None:
-                found = np.zeros((len(states), len(examples), pooled.shape[-1]), dtype=np.float32)
-            found[:, places] = pooled.cpu().numpy()
-    assert found is not None, "a split has at least one window"
-    return found

@@ -162,11 +162,20 @@ def check_moves_only_what_it_says(trial: Trial) -> None:
 
 
 def check_hands_back_the_plain_model(trial: Trial) -> None:
-    """After `finish` the model has the classes and the names of parameters it came with: wrappers are gone."""
+    """After `finish` the model has the classes and the names of parameters it came with: wrappers are gone.
+
+    Whole blocks at the top may be gone, too, where the config says so.
+    """
     before, after = trial.pristine, trial.trained
     _claim(type(after) is TransferModel, f"finish gives a {type(after).__name__}, not a TransferModel")
+    blocks, left = (layers.block_count(model.encoder) for model in (before, after))
+    if cut := {f"encoder.{name}.{i}" for name, _ in layers.stacks(before.encoder) for i in range(left, blocks)}:
+        said = int(after.encoder.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        _claim(said == left, f"{left} blocks are left, and the config says {said}")
+    above = tuple(f"{name}." for name in cut)
     for kind, names in (("modules", _module_classes), ("parameters", _shapes)):
         there, here = names(before), names(after)
+        there = {name: what for name, what in there.items() if name not in cut and not name.startswith(above)}
         odd = sorted(set(there.items()) ^ set(here.items()))
         _claim(not odd, f"the {kind} are not those it came with: {odd[:4]}")
 
