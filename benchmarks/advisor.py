@@ -3,9 +3,9 @@
     python benchmarks/advisor.py DATA_FOLDER
 
 Each race is one part: three baselines, the probe and three methods of fine-tuning on 8 rows a class (60 steps a run),
-on 32 (100 steps), and on all of train (200 steps), one seed, at most 1,000 rows of the official test. The same rows with
-the encoder cut (probe and full fine-tuning) are another, and what `advise` finds on them a third. A data set that is
-advised on is left out of the races that the advice knows (leave-one-data-set-out). Regret is the best test score of
+on 32 (100 steps), and on all of train (200 steps), one seed, at most 1,000 rows of the official test. The same rows
+with the encoder cut (probe and full fine-tuning) are another, and what `advise` finds on them a third. A data set that
+is advised on is left out of the races that the advice knows (leave-one-data-set-out). Regret is the best test score of
 anything in the race, baselines included, minus that of what is first on the advised list and was in the race.
 
 What the races taught is written to `src/graftwork/experience.json`, which ships, with what `ranking.py` measured.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
     "Budget",
     "Comparison",
     "Data",
@@ -17,15 +18,19 @@ __all__ = [
     "InputError",
     "Run",
     "TransferModel",
+    "advise",
     "check",
     "compare",
     "evaluate",
     "fit",
     "predict",
+    "rank",
+    "rate_test",
     "resume",
 ]
 
 if TYPE_CHECKING:
+    from graftwork.advise import Advice, advise
     from graftwork.budget import Budget
     from graftwork.check import check
     from graftwork.choice import InputError
@@ -35,9 +40,12 @@ if TYPE_CHECKING:
     from graftwork.fit import fit, predict, resume
     from graftwork.hardware import Hardware
     from graftwork.model import TransferModel
+    from graftwork.rank import rank
+    from graftwork.rate_test import rate_test
     from graftwork.run import Run
 
 _LIVES_IN = {
+    "Advice": "advise",
     "Comparison": "compare",
     "InputError": "choice",
     "TransferModel": "model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ class Regression:
 
     def write_head(self, model: TransferModel, x: np.ndarray, y: np.ndarray) -> None:
         """Fit targets `y`, (n,) or (n, labels), on embeddings `x` (n, dim), and make it the model's head."""
-        weight, bias = self._several(x, y) if y.ndim == 2 else self._one(x, y)
+        with warnings.catch_warnings():  # one row of each class is little, and still no regression target
+            warnings.filterwarnings("ignore", message="The number of unique classes")
+            weight, bias = self._several(x, y) if y.ndim == 2 else self._one(x, y)
         present = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
         linear = model.head.linear
         with torch.no_grad():

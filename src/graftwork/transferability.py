@@ -6,6 +6,7 @@ of one; none is an accuracy, except those of `neighbours` and `probe`, which are
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -98,7 +99,9 @@ def probe(embeddings: np.ndarray, classes: np.ndarray, folds: int = 3, seed: int
     x = _unit(embeddings)
     fewest = int(np.unique(classes, return_counts=True)[1].min())
     cut = StratifiedKFold(max(2, min(folds, fewest)), shuffle=True, random_state=seed)
-    return float(cross_val_score(LogisticRegression(C=10.0, max_iter=300, tol=1e-3), x, classes, cv=cut).mean())
+    with warnings.catch_warnings():  # one row of each class is little, and still no regression target
+        warnings.filterwarnings("ignore", message="The number of unique classes|The least populated class")
+        return float(cross_val_score(LogisticRegression(C=10.0, max_iter=300, tol=1e-3), x, classes, cv=cut).mean())
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:
