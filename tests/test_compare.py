@@ -287,3 +287,18 @@ def test_from_how_many_labels_on_fine_tuning_pays_is_said(ahead, told):
     assert found["outlook"]["name"] == "full"
     assert prospects(curve[:2], entries)["outlook"] is None
     assert prospects([], entries) == {"said": [], "outlook": None}
+
+
+def test_a_race_tunes_every_method_that_takes_steps_alike(race):
+    found = race(methods=[LinearProbe(), TOP], trials=2, seeds=1)
+    told = found.as_dict()
+    assert {name: len(tuned["trials"]) for name, tuned in told["tuned"].items()} == {"top-layers": 2}
+    entry = next(e for e in found.entries if e["name"] == "top-layers")
+    assert entry["spec"] == told["tuned"]["top-layers"]["spec"]
+    assert any(
+        sentence.startswith("top-layers was tuned on validation in 2 trials: lr") for sentence in told["differs"]
+    )
+    again = race(methods=[LinearProbe(), TOP], trials=2, seeds=1)
+    assert [e["scores"] for e in again.entries] == [e["scores"] for e in found.entries]
+    with pytest.raises(InputError, match="from 0 on"):
+        race(trials=-1)

@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from graftwork.report.comparison import comparison_page, pareto_picture
 from graftwork.run import Run, as_json, atomic_write, is_run, plain_cause
 from graftwork.task import Task
 from graftwork.tasks import task_of
+from graftwork.tune import Tuned, tune
 from graftwork.verdict import Entry, choice, findings, model_to_use, prospects, suspects, verdict
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def compare(
     seeds: int | Sequence[int] = 3,
     budget: str | Budget | None = None,
     shots: Sequence[int] = (),
+    trials: int = 0,
     out: str | Path | None = None,
     hardware: Hardware | dict[str, Any] | None = None,
     on_event: OnEvent | None = None,
@@ -193,6 +195,8 @@ def compare(
             that all share.
         shots: the race is also run with so few train rows of each class: how much do more labels buy? The validation
             and test splits stay whole.
+        trials: hyper-parameters of each method that takes steps are first chosen on validation in so many trials, each
+            with a run's budget; 0 for each method's defaults. Needs the extra `tune`.
         out: the comparison's folder; by default comparisons/DATA.
         hardware: device, precision, batch split; does not change results.
         on_event: is told what happens, as it happens.
@@ -215,7 +219,9 @@ def compare(
     rounds.append(_Round(None, loaded, _shared(budget, loaded)))
     path = Path(out) if out else Path("comparisons") / loaded.name
     machine = Request.build(data=loaded.source, hardware=hardware or Hardware()).hardware
-    return _Race(path, rounds, entrants, which, machine, on_event).run()
+    if trials < 0:
+        raise InputError(f"trials must be a number from 0 on; got {trials}.")
+    return _Race(path, rounds, entrants, which, machine, on_event, trials).run()
 
 
 @dataclass(frozen=True)
@@ -264,8 +270,9 @@ class _Race:
         seeds: tuple[int, ...],
         hardware: Hardware,
         on_event: OnEvent | None,
+        trials: int = 0,
     ):
-        self.path, self.rounds, self.entrants = path, rounds, entrants
+        self.path, self.rounds, self.entrants, self.trials = path, rounds, entrants, trials
         self.seeds, self.hardware, self.told = seeds, hardware, on_event
         self.data = rounds[-1].data
         self.task = task_of(self.data)
@@ -286,6 +293,9 @@ class _Race:
         self._own_folder()
         for sentence in self.data.said:
             self._tell(event="note", message=sentence)
+        self.tuned: dict[str, Tuned] = {}
+        if self.trials:
+            self.entrants = [self._tuned(entrant) for entrant in self.entrants]
         planned = [(r, e, s) for r in self.rounds for s in self.seeds for e in self.entrants if s in self._seeds(e)]
         for number, (part, entrant, seed) in enumerate(planned):
             if entrant.name in self.failed:
@@ -340,6 +350,17 @@ class _Race:
         stem = re.sub(r"[^\w.]+", "-", entrant.name).strip("-").lower()
         few = f"-{part.shots}-shot" if part.shots else ""
         return self.path / "runs" / f"{stem}{few}-seed{seed}-{key}"
+
+    def _tuned(self, entrant: Entrant) -> Entrant:
+        """The entrant with the hyper-parameters that did best on validation, on all of the data."""
+        if not entrant.random:
+            return entrant
+        part, seed = self.rounds[-1], self.seeds[0]
+        folder = self.path / "tuning" / f"{self._place(part, entrant, seed).name}-{self.trials}"
+        self._tell(event="note", message=f"Tuning {entrant.name}: {self.trials} trials")
+        found = tune(self._request(part, entrant, seed), self.data, folder, self.trials, on_event=self._hear)
+        self.tuned[entrant.name] = found
+        return replace(entrant, recipe=found.recipe)
 
     def _run(self, part: _Round, entrant: Entrant, seed: int) -> Run:
         return Run.open(self._place(part, entrant, seed))
@@ -443,7 +464,8 @@ class _Race:
             "curve": curve, "prospects": prospects(curve, entries),
             "findings": [f.as_dict() for f in findings(entries, runs, evidence, metric, self._cut(entries, runs))],
             "suspects": suspects(entries, runs),
-            "differs": _differs(self.entrants), "failed": self.failed,
+            "differs": [*_differs(self.entrants), *_of_tuning(self.tuned)], "failed": self.failed,
+            "tuned": {name: asdict(found) for name, found in self.tuned.items()},
             "environment": next(iter(runs.values()))[0].environment,
         }  # fmt: skip
         atomic_write(self.path / "comparison.html", comparison_page(told, runs).encode())
@@ -494,13 +516,28 @@ class _Race:
         self._tell(event="run", number=number, count=count, message=message)
 
 
+def _of_tuning(tuned: Mapping[str, Tuned]) -> list[str]:
+    """How many trials each method had, and what they chose."""
+    told = []
+    for name, found in tuned.items():
+        best = max((t for t in found.trials if t.state == "done"), key=lambda trial: trial.score or 0.0)
+        chosen = ", ".join(
+            f"{field.partition('.')[2]} {value:.2g}"
+            if isinstance(value, float)
+            else f"{field.partition('.')[2]} {value}"
+            for field, value in best.settings.items()
+        )
+        told.append(f"{name} was tuned on validation in {len(found.trials)} trials: {chosen}.")
+    return told
+
+
 def _point(part: _Round, standing: Mapping[str, significance.Standing]) -> dict[str, Any]:
     """One point of the learning curve: every method on so many labels."""
     scores = {name: {"mean": s.mean, "low": s.low, "high": s.high, "tied": s.tied} for name, s in standing.items()}
     return {"shots": part.shots, "rows": len(part.data["train"]), "budget": part.budget, "scores": scores}
 
 
-OURS = ("runs", "comparison.json", "comparison.html")
+OURS = ("runs", "tuning", "comparison.json", "comparison.html")
 
 
 def _evidence(task: Task, runs: Iterable[Run]) -> significance.Evidence:

@@ -7,7 +7,7 @@ stages: `[LinearProbe(), LoRA()]` trains LoRA from the probe's head, `[TopLayers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -45,6 +45,10 @@ class Method(Choice):
     needs: ClassVar[frozenset[str]] = frozenset()
     """What data or model must have, of `labels`, `target`, `mask-token`, `pooled`; checked before anything runs."""
 
+    tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {}
+    """What is worth trying when hyper-parameters are chosen on validation: of a field a factor, the range being its
+    default times and divided by it (logarithmic), or the values."""
+
     gradient: ClassVar[bool] = True
     """Whether the loop has steps to take; a method without computes everything in `finish`."""
 
@@ -65,6 +69,8 @@ class Method(Choice):
 
 class GradientMethod(Method, abstract=True):
     """A method that trains by gradient descent: the hyper-parameters they all share."""
+
+    tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "head_lr_factor": 4.0}
 
     epochs: float = Field(default=6, gt=0)
     """Passes over the training data, where no budget is given; small data gets more, so that there are 400 steps."""

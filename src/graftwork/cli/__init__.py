@@ -267,7 +267,7 @@ def predict(
 
 @verb(
     json="path, metric, budget, seeds, verdict, taken, use, entries [{name, mean, low, high, sd, behind, p, tied, "
-    "seconds, ...}], curve, prospects, findings, suspects, differs, failed, data, environment"
+    "seconds, ...}], curve, prospects, findings, suspects, differs, tuned, failed, data, environment"
 )
 def compare(
     data: typed.Source,
@@ -277,6 +277,7 @@ def compare(
     seeds: typed.Seeds = 3,
     budget: typed.Budget = None,
     shots: typed.Curve = None,
+    trials: typed.Trials = 0,
     out: typed.ComparisonOut = None,
     task: typed.Task = None,
     text: typed.Text = None,
@@ -309,6 +310,7 @@ def compare(
             baselines=None if baselines is None else [word for word in words(baselines) if word != "none"],
             seeds=seeds,
             shots=whole_numbers("--shots", shots),
+            trials=trials,
             hardware=known(device=device, precision=precision, max_tokens=max_tokens, threads=threads),
             on_event=meter,
         )

@@ -50,6 +50,9 @@ Layers = Annotated[bool, typer.Option("--layers", help="Score every layer, and t
 MaxSize = Annotated[str | None, typer.Option("--max-size", help="What a model's file may take: 20MB.")]
 MaxLatency = Annotated[str | None, typer.Option("--max-latency", help="What one text may take, in the median: 15ms.")]
 Steps = Annotated[int, typer.Option(min=20, help="Steps of the test, each at a higher rate.")]
+Trials = Annotated[
+    int, typer.Option(min=0, help="Choose each method's hyper-parameters on validation in so many trials first.")
+]
 ComparisonOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="The comparison's folder; by default comparisons/DATA.")
 ]

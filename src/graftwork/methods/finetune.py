@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -32,6 +33,8 @@ class TopLayers(GradientMethod):
     """Train the topmost blocks and the head; the rest is frozen, computed once an example, and read from disk."""
 
     paper: ClassVar[str] = "Lee, Tang & Lin 2019, What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning"
+
+    tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "blocks": (1, 2, 3, 4)}
 
     blocks: int = Field(default=2, ge=0)
     """How many of the topmost blocks train; 0 trains the head alone."""

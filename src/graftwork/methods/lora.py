@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +19,8 @@ class LoRA(GradientMethod):
 
     name: ClassVar[str] = "lora"
     paper: ClassVar[str] = "LoRA, Hu et al. 2021, section 4.1, eq. 3"
+
+    tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "rank": (4, 8, 16, 32)}
 
     rank: int = Field(default=8, ge=1)
     """Rank of the update of each matrix."""
