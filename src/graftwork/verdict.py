@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from graftwork.choice import lookup, names
 from graftwork.finding import Finding, Kind, number, place
 from graftwork.learning_curve import outlook
+from graftwork.method import Method
 from graftwork.report.wording import METRICS, duration
 from graftwork.run import Run
 from graftwork.significance import Evidence, difference
@@ -141,11 +143,16 @@ def prospects(curve: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> d
     return {"said": said, "outlook": {"name": use.name, "points": more}}
 
 
+def _takes_steps(entry: Entry) -> bool:
+    """Whether a stage of its recipe trains by gradient descent."""
+    return any(name not in names(Method) or lookup(Method, name).gradient for stage in entry.spec for name in stage)
+
+
 def _crossing(curve: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> str | None:
     """From where on the best method that takes steps is ahead of the probe, for good."""
     fitted = [e for e in entries if not e.baseline]
     probe = next((e for e in fitted if list(e.spec[0]) == ["linear-probe"] and len(e.spec) == 1), None)
-    other = next((e for e in fitted if e is not probe), None)
+    other = next((e for e in fitted if _takes_steps(e)), None)
     if probe is None or other is None or len(curve) < 2:
         return None
     ahead = [p["scores"][other.name]["mean"] > p["scores"][probe.name]["mean"] for p in curve]

@@ -358,7 +358,13 @@ def labels(
     kept = [y for mean in means if cut is None or max(y for _, y in mean) >= cut for _, y in mean]
     kept += [p[end] for p in more for end in ("low", "high")]
     room = max((max(kept) - min(kept)) * 0.06, 0.004)
-    frame = Frame((min(across), max(across)), (max(0.0, min(kept) - room), min(1.0, max(kept) + room)), width, height)
+    margin = 0.02 * (max(across) - min(across))  # so that no mark is cut off at the paper's edge
+    frame = Frame(
+        (min(across) - margin, max(across) + margin),
+        (max(0.0, min(kept) - room), min(1.01, max(kept) + room)),
+        width,
+        height,
+    )
     drawn: list[Markup] = [_series(racer, [], mean, frame, "rows") for racer, mean in zip(found, means, strict=True)]
     if outlook:
         racer = next(r for r in found if r.name == outlook["name"])
