@@ -1,0 +1,93 @@
+"""What there is: runs, methods, tasks, models."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graftwork.cli import options as typed
+from graftwork.cli.app import screen_of, verb
+
+if TYPE_CHECKING:
+    from graftwork.choice import Choice
+    from graftwork.cli.screen import Screen
+
+
+@verb(json="runs [{run, state, cause, model, method, data, created, seconds, metrics}]")
+def runs(
+    root: Annotated[Path, typer.Argument(help="The folder that holds the runs.")] = Path("runs"),
+    as_json: typed.Json = False,
+) -> None:
+    """List the runs of a folder, oldest first, with their true state."""
+    from graftwork.cli.tables import run_row
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    rows = [run_row(run) for run in Run.list(root)]
+    screen.runs(rows)
+    if not rows:
+        screen.say(f"No runs in '{root}'. `graft fit DATA` makes one.")
+    screen.answer(runs=rows)
+
+
+@verb(json="run, report")
+def report(run: typed.Folder, as_json: typed.Json = False) -> None:
+    """Write a run's report.html again, and say where it is."""
+    from graftwork.report import report
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    opened = Run.open(run)
+    path = report(opened)
+    screen.say(str(path))
+    screen.answer(run=opened.path, report=path)
+
+
+@verb(json="methods [{name, sentence, paper, fields [{name, type, range, default, sentence}]}]")
+def methods(name: typed.Name = None, as_json: typed.Json = False) -> None:
+    """List the methods, or everything about one: its fields with ranges, defaults and meaning, and its paper."""
+    import graftwork.methods  # noqa: F401  puts them on their shelf
+    from graftwork.method import Method
+
+    _catalogue(screen_of(as_json), "methods", Method, name)
+
+
+@verb(json="tasks [{name, sentence, paper, fields [{name, type, range, default, sentence}]}]")
+def tasks(name: typed.Name = None, as_json: typed.Json = False) -> None:
+    """List the tasks, or everything about one."""
+    import graftwork.tasks  # noqa: F401
+    from graftwork.task import Task
+
+    _catalogue(screen_of(as_json), "tasks", Task, name)
+
+
+@verb(json="models [{name, sentence}]; with a name also folder, type, layers, width, vocabulary, positions, mb")
+def models(name: typed.Name = None, as_json: typed.Json = False) -> None:
+    """List the embedded models, or look into one of them, a folder, or a hub id."""
+    from graftwork.cli.tables import model_row
+    from graftwork.models import EMBEDDED
+
+    screen = screen_of(as_json)
+    rows = [model_row(name)] if name else [{"name": key, "sentence": model.sentence} for key, model in EMBEDDED.items()]
+    if name:
+        screen.facts(rows[0])
+    else:
+        screen.table(("model", ""), [(row["name"], row["sentence"]) for row in rows])
+        screen.say("\nAlso: any folder with config.json and model.safetensors, or a hub id such as organisation/name.")
+    screen.answer(models=rows)
+
+
+def _catalogue(screen: Screen, what: str, shelf: type[Choice], name: str | None) -> None:
+    from graftwork.choice import lookup, names
+    from graftwork.cli.tables import choice_row
+
+    rows = [choice_row(lookup(shelf, each)) for each in ([name] if name else names(shelf))]
+    if name:
+        screen.choice(rows[0], inspect.getdoc(lookup(shelf, name)) or "")
+    else:
+        screen.table((what, "", "paper"), [(row["name"], row["sentence"], row["paper"]) for row in rows])
+        screen.say(f"\n`graft {what} NAME` shows the fields of one.")
+    screen.answer(**{what: rows})

@@ -1,0 +1,238 @@
+"""The road: from data to a fitted model, and to its answers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graftwork.cli import options as typed
+from graftwork.cli.app import DONE, WRONG_INPUT, screen_of, verb
+
+if TYPE_CHECKING:
+    from graftwork.cli.screen import Screen
+    from graftwork.run import Run
+
+# Sized for two CPU cores: with everything around the fit, the demo ends within two minutes.
+DEMO_BUDGET = "45s"
+DEMO_SENTENCE = "Wait until all the tasks of the group have finished."
+
+
+@verb(json="ok, errors, warnings, notes (counts), findings, summary, ledger, data")
+def check(
+    data: typed.Source,
+    model: typed.Model = None,
+    task: typed.Task = None,
+    text: typed.Text = None,
+    label: typed.Label = None,
+    multi_label: typed.MultiLabel = None,
+    drop: typed.Drop = None,
+    validation: typed.Validation = None,
+    test: typed.Test = None,
+    target: typed.Target = None,
+    limit: typed.Limit = None,
+    data_seed: typed.DataSeed = None,
+    out: typed.Out = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Say what is wrong with the data, where, and what to do. Trains nothing; exit code 2 if there are errors."""
+    from graftwork.check import check
+    from graftwork.cli.asked import known, load_options
+
+    screen = screen_of(as_json)
+    load = load_options(
+        text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, target=target,
+        limit=limit, seed=data_seed, task=task,
+    )  # fmt: skip
+    report = check(data, **known(model=model, out=out), **load).as_dict()
+    screen.findings(report["findings"])
+    screen.data(report)
+    screen.answer(**report)
+    raise typer.Exit(DONE if report["ok"] else WRONG_INPUT)
+
+
+@verb(json="run (its folder), state, report, metrics {split: {...}}, cost, happened, findings")
+def fit(
+    data: typed.Request,
+    model: typed.Model = None,
+    method: typed.Methods = None,
+    settings: typed.Settings = None,
+    task: typed.Task = None,
+    budget: typed.Budget = None,
+    seed: typed.Seed = None,
+    coverage: typed.Coverage = None,
+    out: typed.Out = None,
+    force: typed.Force = False,
+    evaluate: typed.Evaluate = True,
+    text: typed.Text = None,
+    label: typed.Label = None,
+    multi_label: typed.MultiLabel = None,
+    drop: typed.Drop = None,
+    validation: typed.Validation = None,
+    test: typed.Test = None,
+    target: typed.Target = None,
+    limit: typed.Limit = None,
+    shots: typed.Shots = None,
+    data_seed: typed.DataSeed = None,
+    device: typed.Device = None,
+    precision: typed.Precision = None,
+    max_tokens: typed.MaxTokens = None,
+    threads: typed.Threads = None,
+    checkpoint_seconds: typed.CheckpointSeconds = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Fit a model to data, score it on the test split, and write a report. Ctrl-C saves; `graft resume` goes on."""
+    from graftwork.cli.asked import known, load_options, request
+
+    hardware = known(
+        device=device,
+        precision=precision,
+        max_tokens=max_tokens,
+        threads=threads,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    load = load_options(
+        text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, target=target,
+        limit=limit, shots=shots, seed=data_seed,
+    )  # fmt: skip
+    asked = request(
+        data, data=load, methods=method, settings=settings, hardware=hardware, model=model, task=task, budget=budget,
+        seed=seed, coverage=coverage, out=out and str(out),
+    )  # fmt: skip
+    screen = screen_of(as_json)
+    run = _fit(screen, asked, force=force)
+    _score_and_show(screen, run, evaluate=evaluate)
+    screen.answer(**_told(run))
+
+
+@verb(json="run, state, report, metrics {split: {...}}, cost, happened, findings")
+def resume(run: typed.Folder, evaluate: typed.Evaluate = True, as_json: typed.Json = False) -> None:
+    """Go on with an interrupted run from its last checkpoint, as if nothing had happened."""
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    opened = Run.open(run)
+    opened.require_unfinished()
+    from graftwork.fit import resume
+
+    with screen.progress() as meter:
+        finished = resume(opened, on_event=meter)
+    _score_and_show(screen, finished, evaluate=evaluate)
+    screen.answer(**_told(finished))
+
+
+@verb(json="run, split, rows, metrics, report")
+def evaluate(
+    run: typed.Folder,
+    data: Annotated[str | None, typer.Argument(help="Other labelled data; by default the run's own.")] = None,
+    split: typed.Split = "test",
+    text: typed.Text = None,
+    label: typed.Label = None,
+    drop: typed.Drop = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Score a finished run on its test split, or on other data."""
+    from graftwork.choice import InputError
+    from graftwork.cli.asked import load_options
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    opened = Run.open(run)
+    from graftwork.evaluate import evaluate
+
+    load = load_options(text=text, label=label, drop=drop)
+    if load and data is None:
+        raise InputError("--text, --label and --drop belong to other data: give it after the run.")
+    metrics = evaluate(opened, data, split=split, **load)
+    screen.metrics({metrics["split"]: metrics})
+    report = opened.path / "report.html" if data is None else None
+    if report:
+        screen.say(f"Report: {report}")
+    screen.answer(run=opened.path, split=metrics.pop("split"), rows=metrics.pop("rows"), metrics=metrics, report=report)
+
+
+@verb(json="run, predictions [{text, label, confidence, unsure, probabilities}]; with --out: run, out, rows")
+def predict(
+    run: typed.Folder,
+    text: Annotated[str, typer.Argument(metavar="TEXT|FILE", help="A text, a file of texts, or - for standard input.")],
+    column: typed.Text = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A .csv or .jsonl to write to.")] = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Predict a text, or a row at a time of a file (.txt: a text a line)."""
+    from graftwork.cli.asked import inputs
+    from graftwork.cli.tables import write_predictions
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    opened = Run.open(run)
+    texts = inputs(text, column=column, usual_column=(opened.asked.get("data") or {}).get("text"))
+    from graftwork.fit import predict
+
+    rows = [{"text": given} | answer for given, answer in zip(texts, predict(opened, texts), strict=True)]
+    if out:
+        write_predictions(out, rows)
+        screen.say(f"{len(rows):,} predictions: {out}")
+        screen.answer(run=opened.path, out=out, rows=len(rows))
+        return
+    if len(rows) == 1 and texts == [text]:
+        screen.prediction(rows[0])
+    elif not as_json:
+        write_predictions(sys.stdout, rows)
+    screen.answer(run=opened.path, predictions=rows)
+
+
+@verb(json="run, state, report, metrics, cost, happened, findings, text, prediction")
+def demo(
+    text: Annotated[str | None, typer.Option("--text", help="A sentence about a piece of a program.")] = None,
+    budget: typed.Budget = DEMO_BUDGET,
+    out: typed.Out = None,
+    force: typed.Force = False,
+    as_json: typed.Json = False,
+) -> None:
+    """From data to a model you can ask, offline, in two minutes: to which module of Python does a sentence belong."""
+    from graftwork.check import check
+    from graftwork.cli.asked import known
+
+    screen = screen_of(as_json)
+    screen.say("1/4  check: the first sentences of the docstrings that every Python carries, by module", "bold")
+    checked = check("pydocs").as_dict()
+    screen.findings(checked["findings"])
+    screen.data(checked)
+    screen.say(f"\n2/4  fit: full fine-tuning of the embedded model, for {budget}", "bold")
+    run = _fit(screen, known(data="pydocs", budget=budget, out=out and str(out)), force=force)
+    screen.say("\n3/4  evaluate: on texts it has not seen", "bold")
+    _score_and_show(screen, run, evaluate=True)
+    screen.say("\n4/4  predict", "bold")
+    if text is None and sys.stdin.isatty() and not as_json:
+        text = typer.prompt("Type a sentence about a piece of a program", default=DEMO_SENTENCE)
+    from graftwork.fit import predict
+
+    text = text or DEMO_SENTENCE
+    answer = predict(run, [text])[0]
+    screen.prediction({"text": text} | answer)
+    screen.answer(**_told(run), text=text, prediction=answer)
+
+
+def _fit(screen: Screen, asked: dict[str, Any], *, force: bool) -> Run:
+    from graftwork.fit import fit
+
+    with screen.progress() as meter:
+        return fit(**asked, force=force, on_event=meter)
+
+
+def _score_and_show(screen: Screen, run: Run, *, evaluate: bool) -> None:
+    from graftwork.evaluate import evaluate as score
+
+    if evaluate and run.data["rows"].get("test"):
+        score(run)
+    screen.metrics(run.metrics)
+    screen.finished(run)
+
+
+def _told(run: Run) -> dict[str, Any]:
+    parts = run.as_dict()
+    told = {part: parts[part] for part in ("state", "metrics", "cost", "happened", "findings")}
+    return {"run": run.path, "report": run.path / "report.html"} | told
