@@ -302,3 +302,24 @@ def test_a_race_tunes_every_method_that_takes_steps_alike(race):
     assert [e["scores"] for e in again.entries] == [e["scores"] for e in found.entries]
     with pytest.raises(InputError, match="from 0 on"):
         race(trials=-1)
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "prediction", "never"),
+    [
+        (Tagging(labels=("O", "B-X", "B-Y")), ["O B-X", "B-Y O"], ["B-X O", "O O"], "'B-Y'"),
+        (Classification(labels=("a", "b|c")), ["b|c", "a"], ["a", "a"], "'b|c'"),
+        (Classification(labels=("a", "b", "c"), multi_label=True), ["b|c", ""], ["b", "a|b"], "'c'"),
+    ],
+    ids=["tagging", "one", "several"],
+)
+def test_a_class_that_is_never_given_is_a_name_whatever_the_task(task, label, prediction, never):
+    from types import SimpleNamespace
+
+    import pyarrow as pa
+
+    from graftwork.verdict import _of_classes as found_in
+
+    run = SimpleNamespace(predictions=lambda _: pa.table({"label": label, "prediction": prediction}))
+    (found,) = found_in([entry("full", 0.9, tied=True, seconds=9)], {"full": [run]}, task)
+    assert f"never answers {never}, which" in found.message

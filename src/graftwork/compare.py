@@ -462,7 +462,7 @@ class _Race:
             "verdict": verdict(entries, metric), "taken": choice(entries).name, "use": self._use(entries, runs),
             "entries": [asdict(e) for e in entries],
             "curve": curve, "prospects": prospects(curve, entries),
-            "findings": [f.as_dict() for f in findings(entries, runs, evidence, metric, self._cut(entries, runs))],
+            "findings": [f.as_dict() for f in findings(entries, runs, evidence, self.task, self._cut(entries, runs))],
             "suspects": suspects(entries, runs),
             "differs": [*_differs(self.entrants), *_of_tuning(self.tuned)], "failed": self.failed,
             "tuned": {name: asdict(found) for name, found in self.tuned.items()},
@@ -544,19 +544,10 @@ def _evidence(task: Task, runs: Iterable[Run]) -> significance.Evidence:
     tallies, correct = [], []
     for run in runs:
         table = run.predictions("test")
-        truth, guess = (_named(task, table[column].to_pylist()) for column in ("label", "prediction"))
+        truth, guess = ([task.named(cell) for cell in table[column].to_pylist()] for column in ("label", "prediction"))
         tallies.append(task.tally(truth, guess))
         correct.append(np.array([t == g for t, g in zip(truth, guess, strict=True)]))
     return significance.Evidence(tallies, task.tallied, correct if task.selection == "accuracy" else None)
-
-
-def _named(task: Task, cells: list[str]) -> list[Any]:
-    """Labels as they stand in predictions.parquet, as names."""
-    if task.token_level:
-        return [cell.split(" ") if cell else [] for cell in cells]
-    if getattr(task, "multi_label", False):
-        return [cell.split("|") if cell else [] for cell in cells]
-    return cells
 
 
 def _cost(runs: Sequence[Run]) -> dict[str, Any]:

@@ -147,17 +147,13 @@ def record(
 
     rows = data[split]
 
-    def flat(value: str | Sequence[str], separator: str) -> str:
-        return value if isinstance(value, str) else separator.join(value)
-
-    separator = " " if task.token_level else "|"
     table = pa.table(
         {
             "split": pa.array([split] * len(rows), pa.string()),
             "row": pa.array(rows.rows, pa.int64()),
-            "input": pa.array([flat(i, " ") for i in rows.inputs()], pa.string()),
-            "label": pa.array([flat(label, separator) for label in rows.labels()], pa.string()),
-            "prediction": pa.array([flat(p.label, separator) for p in predictions], pa.string()),
+            "input": pa.array([i if isinstance(i, str) else " ".join(i) for i in rows.inputs()], pa.string()),
+            "label": pa.array([task.cell(label) for label in rows.labels()], pa.string()),
+            "prediction": pa.array([task.cell(p.label) for p in predictions], pa.string()),
             "confidence": pa.array([p.confidence for p in predictions], pa.float64()),
             "unsure": pa.array([bool(p.unsure) for p in predictions], pa.bool_()),
             "probabilities": pa.array(

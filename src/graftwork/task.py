@@ -105,6 +105,21 @@ class Task(Choice):
         """Every metric of this task, as plain JSON-able values."""
         raise NotImplementedError
 
+    @property
+    def separator(self) -> str | None:
+        """What stands between the names of one row's answer in predictions.parquet; None where it is one name."""
+        return None
+
+    def cell(self, label: str | Sequence[str]) -> str:
+        """An answer in names, as it stands in predictions.parquet."""
+        return label if isinstance(label, str) else (self.separator or "|").join(label)
+
+    def named(self, cell: str) -> str | list[str]:
+        """The answer that `cell` wrote."""
+        if self.separator is None:
+            return cell
+        return cell.split(self.separator) if cell else []
+
     def targets(self, labels: Sequence[Any]) -> Any:
         """Answers in names as numbers: positions in `labels`, one array or one for each example."""
         raise NotImplementedError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from graftwork.method import Method
 from graftwork.report.wording import METRICS, duration
 from graftwork.run import Run
 from graftwork.significance import Evidence, difference
+from graftwork.task import Task
 
 _Kind = partial(Kind, about="race")
 
@@ -169,14 +169,15 @@ def findings(
     entries: Sequence[Entry],
     runs: Mapping[str, Sequence[Run]],
     evidence: Mapping[str, Evidence],
-    metric: str,
+    task: Task,
     cut: np.ndarray | None = None,
 ) -> list[Finding]:
     """Everything worth knowing, the gravest first; `cut` says of which test rows the model to use reads only a part."""
+    metric = task.selection
     found = [
         *_against_baselines(entries, evidence, metric), *_over_seeds(entries), *_along_training(entries, runs, metric),
-        *_of_classes(entries, runs), *_of_calibration(entries, runs), *_of_labels(entries, runs), *_of_ties(entries),
-        *_of_truncation(entries, evidence, cut),
+        *_of_classes(entries, runs, task), *_of_calibration(entries, runs), *_of_labels(entries, runs),
+        *_of_ties(entries), *_of_truncation(entries, evidence, cut),
     ]  # fmt: skip
     return sorted(found, key=lambda f: f.severity != "warning")
 
@@ -273,14 +274,16 @@ def _curve(run: Run, metric: str) -> list[float]:
     return [e[metric] for e in run.events() if e["event"] == "evaluation" and e.get(metric) is not None]
 
 
-def _of_classes(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[Finding]:
+def _of_classes(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]], task: Task) -> list[Finding]:
+    def classes(cells: Sequence[str]) -> set[str]:
+        answers = (task.named(cell) for cell in cells)
+        return {name for answer in answers for name in ([answer] if isinstance(answer, str) else answer)}
+
     best = entries[0]
     never = []
     for run in runs[best.name]:
         table = run.predictions("test")
-        given = {n for cell in table["prediction"].to_pylist() for n in _parts(cell)}
-        asked = Counter(n for cell in table["label"].to_pylist() for n in _parts(cell))
-        never.append({n for n in asked if n not in given})
+        never.append(classes(table["label"].to_pylist()) - classes(table["prediction"].to_pylist()))
     missing = sorted(set.intersection(*never)) if never else []
     if not missing:
         return []
@@ -291,10 +294,6 @@ def _of_classes(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> 
             fix="Give more examples of it, or merge it with another class.",
         )
     ]
-
-
-def _parts(cell: str) -> list[str]:
-    return cell.split("|") if cell else []
 
 
 def _of_calibration(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]]) -> list[Finding]:

@@ -59,6 +59,11 @@ class Classification(Task):
         targets = targets * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=-1).mean()
 
+    @property
+    def separator(self) -> str | None:
+        """`|`, where a text may have several labels."""
+        return "|" if self.multi_label else None
+
     def gather(self, logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The whole output: (classes,)."""
         return logits, target

@@ -61,6 +61,11 @@ class Tagging(Task):
             logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, label_smoothing=smoothing
         )
 
+    @property
+    def separator(self) -> str | None:
+        """A space: words have none in them."""
+        return " "
+
     def gather(self, logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The outputs at the first piece of each word asked: (words, tags)."""
         asked = target != IGNORED
