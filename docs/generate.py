@@ -92,7 +92,7 @@ def results(language: str) -> Iterator[tuple[str, str, str]]:
     english = language == "en"
     for name, told in (
         ("probe", _probe), ("full", _full), ("tasks", _tasks), ("speed", _speed), ("resume", _resume),
-        ("memory", _memory), ("budget", _budget),
+        ("memory", _memory), ("budget", _budget), ("advisor", _advisor), ("ranking", _ranking),
     ):  # fmt: skip
         file = ROOT / "benchmarks" / "results" / f"{name}.json"
         if file.is_file():
@@ -160,6 +160,33 @@ def _resume(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
         count = f"{summary['identical']} of {summary['kills']}"
         zh = f"{summary['kills']} 次中 {summary['identical']} 次"
         yield (what, count) if english else ("在随机时刻 kill -9 后恢复：权重逐位相同", zh)
+
+
+def _advisor(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if summary := found.get("summary"):
+        count, regret, full = summary["races"], _interval(summary["regret"]), _interval(summary["regret_of_full"])
+        yield (
+            (
+                f"`advise`, points below the best of {count} races (baselines included), data sets it has not seen",
+                f"{regret}; always full fine-tuning: {full}",
+            )
+            if english
+            else (
+                f"`advise` 比 {count} 场比赛中的最佳者（含基线）低几个百分点，数据集它没见过",
+                f"{regret}；总用全量微调：{full}",
+            )
+        )
+        share = f"{summary['cost_share']:.0%}"
+        yield ("cost of the advice, of its race", share) if english else ("给出建议的代价，占比赛时间", share)
+
+
+def _ranking(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if summary := found.get("summary"):
+        scores = ", ".join(f"{name} {value['mean']:.2f}" for name, value in summary["scores"].items())
+        count = summary["encoders"], summary["data_sets"]
+        what = "rank correlation with fine-tuned accuracy, {} encoders, {} data sets" if english else (
+            "与微调后准确率的秩相关，{} 个编码器，{} 个数据集")  # fmt: skip
+        yield what.format(*count), scores
 
 
 def _memory(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
