@@ -165,17 +165,12 @@ def _resume(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
 def _advisor(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
     if summary := found.get("summary"):
         count, regret, full = summary["races"], _interval(summary["regret"]), _interval(summary["regret_of_full"])
-        yield (
-            (
-                f"`advise`, points below the best of {count} races (baselines included), data sets it has not seen",
-                f"{regret}; always full fine-tuning: {full}",
-            )
-            if english
-            else (
-                f"`advise` 比 {count} 场比赛中的最佳者（含基线）低几个百分点，数据集它没见过",
-                f"{regret}；总用全量微调：{full}",
-            )
-        )
+        if english:
+            what = f"`advise`, points below the best of {count} races (baselines included), data sets it has not seen"
+            yield what, f"{regret}; always full fine-tuning: {full}"
+        else:
+            what = f"`advise` 比 {count} 场比赛中的最佳者（含基线）低几个百分点，数据集它没见过"
+            yield what, f"{regret}；总用全量微调：{full}"
         share = f"{summary['cost_share']:.0%}"
         yield ("cost of the advice, of its race", share) if english else ("给出建议的代价，占比赛时间", share)
 
