@@ -160,6 +160,8 @@ def test_auto_follows_the_advice_and_writes_down_why(sources, tiny, quick, tmp_p
     assert run.state == "done"
     assert "+".join(name for stage in run.asked["method"] for name in stage) == advice["option"]["name"]
     assert any(m.startswith(f"Advised: {advice['option']['name']}.") for m in told)
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert f"Advised: {advice['option']['name']}, " in page
 
 
 def test_auto_takes_the_rate_that_the_test_allows(sources, tiny, quick, tmp_path, monkeypatch, whole):
@@ -179,6 +181,7 @@ def test_auto_takes_the_rate_that_the_test_allows(sources, tiny, quick, tmp_path
     assert curve["advised"] < 0.9
     assert run.asked["method"][0]["full-fine-tuning"]["lr"] == curve["advised"]
     assert run.asked["budget"] == "6steps"
+    assert f"{curve['advised']:.1e} was taken." in (run.path / "report.html").read_text(encoding="utf-8")
 
 
 # --- how long it will take ---

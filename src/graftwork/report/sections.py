@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def asked(evidence: Evidence) -> Markup:
         ("Rows dropped, as asked", wording.said(happened.get("dropped"))),
         ("Rows cut to the model's length", wording.number(happened.get("truncated_rows"))),
     )
-    said = [element("li", sentence) for sentence in happened.get("said") or []]
+    said = [element("li", sentence) for sentence in (*(happened.get("said") or ()), *_advice(happened))]
     return join(
         element("h2", "What was asked, and what happened"),
         element(
@@ -160,6 +160,24 @@ def asked(evidence: Evidence) -> Markup:
         ),
         join(element("h3", "Inferred from the data"), element("ul", said)) if said else None,
     )
+
+
+def _advice(happened: Mapping[str, Any]) -> Iterator[str]:
+    """Why `auto` took this method and this rate."""
+    if not (advice := happened.get("advice")):
+        return
+    option, rates = advice["option"], advice.get("rate_test")
+    yield (
+        f"Advised: {option['name']}, {option['low']:.1%} to {option['high']:.1%} expected on new texts, about "
+        f"{wording.duration(option['seconds'])} to fit. {option['reason']}"
+    )
+    if rates and rates["suggested"]:
+        blows = f"blows up from {rates['highest']:.1e} on" if rates["highest"] else "does not blow up"
+        yield (
+            f"Learning rate: the loss falls most steeply at {rates['suggested']:.1e}, and {blows}; "
+            f"{rates['advised']:.1e} was taken."
+        )
+
 
 
 def findings(evidence: Evidence) -> Markup | None:
