@@ -104,6 +104,7 @@ def test_a_top_that_knows_nothing_of_the_task_is_cut_off(asked, tiny, tmp_path):
     assert told["lower-layers+linear-probe"].model_mb < told["linear-probe"].model_mb
     assert list(told["lower-layers+linear-probe"].spec[0]) == ["lower-layers"]
     assert found.best.name.startswith("lower-layers+")
+    assert "--set lower-layers.blocks=" in found.best.command
     assert "--method lower-layers," in found.best.command
 
 

@@ -196,7 +196,8 @@ class _Adviser:
         self.left_out: list[dict[str, str]] = []
 
     def advice(self, models: Sequence[str], recipes: Sequence[tuple[Method, ...]], began: float) -> Advice:
-        words = self._words()
+        points = self._words()
+        words = self.carried(points) if points else None
         found = [_Evidence.of(self, model) for model in models]
         every = [evidence for whole in found for evidence in (whole, whole.lower()) if evidence]
         options = list(self._baselines(words))
@@ -214,7 +215,7 @@ class _Adviser:
             told = "; ".join(f"{o['name']} on {o['model']}: {o['why']}" for o in self.left_out if o["model"])
             raise InputError(f"No method is within the limits ({told}). Give a larger limit, or a smaller model.")
         allowed.sort(key=lambda option: -option.score)
-        best = max(every, key=lambda evidence: evidence.outlook(self.rows).mean)
+        best = max(every, key=lambda evidence: evidence.expected.mean)
         return Advice(
             options=allowed, left_out=self.left_out, metric=self.task.selection, labels=list(best.more_labels()),
             models=[{"model": e.name, "probe": e.points[-1][1], "mb": e.mb, "parameters": e.parameters} for e in found],
@@ -223,27 +224,25 @@ class _Adviser:
 
     # --- options ---
 
-    def _baselines(self, words: list[tuple[int, float]] | None) -> Iterator[Option]:
+    def _baselines(self, words: Outlook | None) -> Iterator[Option]:
         if words is None:
             return
-        expected = self.carried(words)
         yield Option(
-            name="tf-idf", model="", spec=Tfidf().spec(), baseline=True, score=expected.mean, low=expected.low,
-            high=expected.high, seconds=max(self.words_seconds * self.rows / len(self.some["train"]), 0.1),
+            name="tf-idf", model="", spec=Tfidf().spec(), baseline=True, score=words.mean, low=words.low,
+            high=words.high, seconds=max(self.words_seconds * self.rows / len(self.some["train"]), 0.1),
             model_mb=None, latency_ms=None, budget=None,
-            reason=f"Counts words and knows no language: {percent(words[-1][1])} on validation, measured. What a "
-            "network must beat.",
-            command="graft compare DATA --methods linear-probe",
+            reason="Counts words and knows no language; measured on validation. What a network must beat.",
+            command=f"graft compare {self._source()} --methods linear-probe",
         )  # fmt: skip
 
-    def _option(self, evidence: _Evidence, recipe: tuple[Method, ...], words: list[tuple[int, float]] | None) -> Option:
+    def _option(self, evidence: _Evidence, recipe: tuple[Method, ...], words: Outlook | None) -> Option:
         name = "+".join(m.name for m in recipe)
         plan = evidence.plan(recipe)
         budget = self._affordable(plan)
-        probe = evidence.outlook(self.rows)
+        probe = evidence.expected
         situation = experience.Situation(
             rows=self.rows, classes=len(self.data.labels), steps=self._steps(plan, budget), probe=probe.mean,
-            words=self.carried(words).mean if words else probe.mean,
+            words=words.mean if words else probe.mean,
         )  # fmt: skip
         # what a method adds to a probe is learned from races in which nothing was cut
         gain = experience.expected("+".join(m.name for m in recipe[len(evidence.before) :]), situation, self.races)
@@ -256,7 +255,7 @@ class _Adviser:
             low=experience.share(middle - _Z * sd), high=experience.share(middle + _Z * sd),
             seconds=round(plan.seconds(budget), 1), model_mb=evidence.mb, latency_ms=evidence.latency_ms,
             budget=str(budget) if budget else None, reason=_reason(evidence, gain, score - probe.mean),
-            command=self._command(name, evidence.name, budget),
+            command=self._command(recipe, evidence.name, budget),
         )  # fmt: skip
 
     def _affordable(self, plan: pace.Plan) -> Budget | None:
@@ -278,10 +277,16 @@ class _Adviser:
         own = default_budget(FullFineTuning(), self.rows)
         return own.steps(-(-self.rows // 32)) or 1
 
-    def _command(self, name: str, model: str, budget: Budget | None) -> str:
+    def _source(self) -> str:
+        source = self.data.source.get("source")
+        return source if isinstance(source, str) else "DATA"
+
+    def _command(self, recipe: Sequence[Method], model: str, budget: Budget | None) -> str:
         given = self.data.source
-        words = ["graft fit", str(given["source"]) if isinstance(given.get("source"), str) else "DATA"]
-        words += ["--method", name.replace("+", ",")]
+        words = ["graft fit", self._source(), "--method", ",".join(m.name for m in recipe)]
+        for method in recipe:
+            if isinstance(method, LowerLayers) and method.blocks:
+                words += ["--set", f"{method.name}.blocks={method.blocks}"]
         if model != "minilm":
             words += ["--model", model]
         if budget:
@@ -436,15 +441,16 @@ class _Evidence:
         ]
         return pace.Plan(recipe, timed, self.reading, self.rows)
 
-    def outlook(self, wanted: int) -> Outlook:
-        """The probe's score at so many train rows."""
-        return self.adviser.carried(self.points, wanted)
+    @cached_property
+    def expected(self) -> Outlook:
+        """The probe's score on all of train."""
+        return self.adviser.carried(self.points)
 
     def more_labels(self) -> Iterator[dict[str, Any]]:
         """The probe's score at once, twice and four times as many labels."""
         for times in (1, 2, 4):
             wanted = times * self.adviser.rows
-            yield {"rows": wanted, **asdict(self.outlook(wanted))}
+            yield {"rows": wanted, **asdict(self.adviser.carried(self.points, wanted))}
 
     def _tokenised(self, data: Data, split: str) -> Examples:
         return tokenised(data, split, self.model.task, self.model.modality)

@@ -179,7 +179,6 @@ def _advice(happened: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-
 def findings(evidence: Evidence) -> Markup | None:
     """What the data doctor saw, the grave ones first."""
     order = list(forms.SEVERITIES)
