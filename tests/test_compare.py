@@ -71,6 +71,15 @@ def test_every_run_saw_the_same_rows_budget_and_seeds(race):
     assert all(t["row"].equals(tables[0]["row"]) and t["label"].equals(tables[0]["label"]) for t in tables)
 
 
+def test_every_run_is_told_with_its_score_as_soon_as_it_is_there(race):
+    race(methods=[LinearProbe()], baselines=["majority"])
+    told = [e["message"] for e in race.events if e["event"] in ("run", "note") and "of this data" not in e["message"]]
+    first = told.index("Run 1/2: majority")
+    assert told[first + 1].startswith("        accuracy ")
+    assert "on validation, " in told[first + 1]
+    assert told[first + 2] == "Run 2/2: linear-probe"
+
+
 def test_what_is_finished_is_not_run_again_and_what_is_added_is(race):
     first = race()
     stamps = {run: os.stat(first.path / run / "run.json").st_mtime_ns for e in first.entries for run in e["runs"]}

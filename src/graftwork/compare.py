@@ -36,6 +36,7 @@ from graftwork.methods import RACING, FullFineTuning
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.report.comparison import comparison_page, pareto_picture
+from graftwork.report.wording import METRICS, duration
 from graftwork.run import Run, as_json, atomic_write, is_run, plain_cause
 from graftwork.task import Task
 from graftwork.tasks import task_of
@@ -303,6 +304,7 @@ class _Race:
             self._say(number, len(planned), part, entrant, seed)
             try:
                 self._fitted(part, entrant, seed, doctor.findings)
+                self._report(self._run(part, entrant, seed))
             except Interrupted as stopped:
                 message = (
                     f"The race was stopped in run {number + 1} of {len(planned)}. The same command goes on with it."
@@ -505,6 +507,12 @@ class _Race:
         """Pass on what a run tells; what the data was understood to be is not said again for every run."""
         if event["event"] != "stage" and event.get("message") not in self.said:
             self._tell(**event)
+
+    def _report(self, run: Run) -> None:
+        """What a run came to, as soon as it is there: a race is long."""
+        score, seconds = run.metrics["validation"][self.task.selection], run.cost.get("seconds") or 0.0
+        name = METRICS[self.task.selection][0]
+        self._tell(event="note", message=f"        {name} {score:.1%} on validation, {duration(seconds)}")
 
     def _tell(self, **event: Any) -> None:
         if self.told:
