@@ -11,7 +11,7 @@ from graftwork.examples import cache_folder
 from graftwork.features import embeddings, frozen_prefix
 from graftwork.methods import FullFineTuning, TopLayers
 
-METHODS = [TopLayers(blocks=blocks, lr=5e-3, batch_size=16, dropout=0.1) for blocks in (0, 1, 2)]
+METHODS = [TopLayers(blocks=blocks, lr=5e-3, batch_size=16, dropout=0.1, head_start="random") for blocks in (0, 1, 2)]
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def test_other_weights_depth_or_precision_are_other_features(staged):
 
     assert [name(), name()] == [1, 1]
     assert name("bf16") == 2
-    TopLayers(blocks=2).prepare(s.model, s.train)
+    TopLayers(blocks=2, head_start="random").prepare(s.model, s.train)
     assert name() == 3
     next(s.model.encoder.parameters()).data[40] += 1
     assert name() == 4
@@ -84,7 +84,7 @@ def test_pooled_embeddings_depend_on_the_pooling(staged):
 
 
 def test_embeddings_are_what_the_head_reads_and_leave_what_trains_alone(staged):
-    s = staged(FullFineTuning())
+    s = staged(FullFineTuning(head_start="random"))
     s.model.encoder.embeddings.requires_grad_(False)
     trains = [p.requires_grad for p in s.model.encoder.parameters()]
     found = embeddings(s.model, s.train)
@@ -97,7 +97,7 @@ def test_embeddings_are_what_the_head_reads_and_leave_what_trains_alone(staged):
 
 
 def test_nothing_is_kept_where_everything_trains_or_it_would_hardly_be_read(staged):
-    s = staged(FullFineTuning())
+    s = staged(FullFineTuning(head_start="random"))
     with frozen_prefix(s.model, [s.train], precision="fp32") as found:
         assert found is None
     METHODS[1].prepare(s.model, s.train)
@@ -120,7 +120,7 @@ def test_the_least_recently_used_features_go_first(staged, monkeypatch):
     s = staged(METHODS[1])
     sizes = []
     for blocks in (1, 2):
-        TopLayers(blocks=blocks).prepare(s.model, s.train)
+        TopLayers(blocks=blocks, head_start="random").prepare(s.model, s.train)
         with frozen_prefix(s.model, [s.train], precision="fp32"):
             pass
         sizes.append(kept())
@@ -144,3 +144,11 @@ def test_an_encoder_of_which_only_the_output_norm_trains_can_be_run(staged, mode
         logits = s.model(inputs)
     with torch.no_grad():
         torch.testing.assert_close(logits, s.model(batch.inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_head_starts_from_is_kept_for_other_seeds_and_methods(staged, monkeypatch):
+    first, second = staged(FullFineTuning()), staged(TopLayers(blocks=1))
+    first.stage.method.prepare(first.model, first.train)
+    assert len(kept()) == 1
+    monkeypatch.setattr(features, "_compute", lambda *_: pytest.fail("computed again"))
+    second.stage.method.prepare(second.model, second.train)

@@ -173,7 +173,7 @@ def read(method: GradientMethod, rates: list[float], losses: list[float]) -> Rat
 
 
 def _smoothed(losses: list[float]) -> np.ndarray:
-    """An exponential moving average that is not drawn to zero at its start (fastai; Kingma & Ba 2015, section 3)."""
+    """An exponential moving average that is not drawn to zero at its start (Adam, Kingma et al. 2015, section 3)."""
     found, average = [], 0.0
     for number, loss in enumerate(losses, start=1):
         average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
