@@ -384,6 +384,7 @@ WRONG = {
     "data-options-alone": (("evaluate", "RUN", "--label", "x"), "belong to other data"),
     "resume-a-finished-run": (("resume", "RUN"), "finished"),
     "advice-too-small": (("advise", "DATA", "--max-size", "tiny"), "an amount above 0, such as 20MB"),
+    "advice-on-no-precision": (("advise", "DATA", "--precision", "fp64"), "The hardware cannot be used: precision"),
     "rate-of-a-recipe": (("rate-test", "DATA", "--method", "linear-probe,lora"), "of one method"),
     "rate-without-steps": (("rate-test", "DATA", "--method", "linear-probe"), "takes no steps"),
     "predictions-elsewhere": (("predict", "RUN", "a text", "--out", "answers.xls"), "must end in .csv or .jsonl"),

@@ -140,11 +140,11 @@ def advise(
     from graftwork.data import Data
 
     began = time.perf_counter()
-    loaded: Data = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data)
+    loaded: Data = Data.of(data)
     for split in ("train", "validation"):
         if split not in loaded.splits or not len(loaded[split]):
             raise InputError(f"The data has no {split} rows. Give more rows, or a {split} split of your own.")
-    machine = hardware if isinstance(hardware, Hardware) else Hardware(**(hardware or {}))
+    machine = Hardware.of(hardware)
     # lower layers are tried with every method
     asked = [spec for spec in RACING if isinstance(spec, str)] if methods is None else methods
     recipes = [recipe_of(spec) for spec in asked]

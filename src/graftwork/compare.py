@@ -188,7 +188,8 @@ def compare(
 
     Args:
         data: a path, `"pydocs"`, a table, a `Data`, or a mapping of `Data.load`'s options.
-        methods: names, mappings or objects; a list among them is a recipe of stages. By default four of the shelf.
+        methods: names, mappings or objects; a list among them is a recipe of stages. By default those of `RACING`
+            that suit the task.
         models: embedded names, folders or hub ids; each method runs on each.
         baselines: by default all of the shelf that suit the task; `[]` for none.
         seeds: how many (0, 1, ...), or which.
@@ -208,7 +209,7 @@ def compare(
     """
     from graftwork.data import Data
 
-    loaded = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data)
+    loaded = Data.of(data)
     if "test" not in loaded.splits:
         raise InputError("A race is decided on a test split, and the data has none. Leave test at its default of 0.1.")
     entrants = list(_entrants(methods, models, baselines, loaded))
@@ -219,7 +220,7 @@ def compare(
     rounds = [r for r in rounds if len(r.data["train"]) < len(loaded["train"])]
     rounds.append(_Round(None, loaded, _shared(budget, loaded)))
     path = Path(out) if out else Path("comparisons") / loaded.name
-    machine = Request.build(data=loaded.source, hardware=hardware or Hardware()).hardware
+    machine = Hardware.of(hardware)
     if trials < 0:
         raise InputError(f"trials must be a number from 0 on; got {trials}.")
     return _Race(path, rounds, entrants, which, machine, on_event, trials).run()
@@ -271,7 +272,7 @@ class _Race:
         seeds: tuple[int, ...],
         hardware: Hardware,
         on_event: OnEvent | None,
-        trials: int = 0,
+        trials: int,
     ):
         self.path, self.rounds, self.entrants, self.trials = path, rounds, entrants, trials
         self.seeds, self.hardware, self.told = seeds, hardware, on_event
@@ -279,6 +280,7 @@ class _Race:
         self.task = task_of(self.data)
         self.said = {sentence for part in rounds for sentence in part.data.said}
         self.failed: dict[str, str] = {}
+        self.tuned: dict[str, Tuned] = {}
 
     def run(self) -> Comparison:
         """Fit what is missing, then score, time and compare.
@@ -294,7 +296,6 @@ class _Race:
         self._own_folder()
         for sentence in self.data.said:
             self._tell(event="note", message=sentence)
-        self.tuned: dict[str, Tuned] = {}
         if self.trials:
             self.entrants = [self._tuned(entrant) for entrant in self.entrants]
         planned = [(r, e, s) for r in self.rounds for s in self.seeds for e in self.entrants if s in self._seeds(e)]

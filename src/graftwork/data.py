@@ -261,6 +261,13 @@ class Data:
         )
         return whole if shots is None else whole.few(shots)
 
+    @classmethod
+    def of(cls, given: Any, **options: Any) -> Data:
+        """What a verb was given: a mapping of `load`'s options with `source`, or a source to load with `options`."""
+        if isinstance(given, dict) and "source" in given:
+            return cls.load(**given)
+        return cls.load(given, **options)
+
     def few(self, shots: int) -> Data:
         """This data with at most `shots` train rows of each class, drawn at random; fewer shots are a part of more.
 

@@ -166,11 +166,10 @@ def fit(
     began = time.perf_counter()
     advised = method in ("auto", ["auto"], ("auto",))
     stages = [] if advised else list(recipe_of(method))
-    loaded = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data, task=task)
+    loaded = Data.of(data, task=task)
     followed: dict[str, Any] | None = None
     if advised:
-        machine = Request.build(data="", hardware=hardware or Hardware()).hardware
-        stages, budget, followed = _advised(loaded, model, budget, seed, machine, on_event)
+        stages, budget, followed = _advised(loaded, model, budget, seed, Hardware.of(hardware), on_event)
         if budget and Budget.parse(budget).unit == "seconds":  # the advice counts, up to half of what there is
             began = max(began, time.perf_counter() - Budget.parse(budget).amount / 2)
     request = Request.build(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import distributed
 
 from graftwork.choice import InputError
@@ -39,6 +39,21 @@ class Hardware(BaseModel):
     """CPU threads; by default torch's own choice."""
     checkpoint_seconds: float = Field(default=60, ge=0)
     """Seconds between checkpoints of a run."""
+
+    @classmethod
+    def of(cls, given: Hardware | dict[str, Any] | None) -> Hardware:
+        """The settings themselves, or made of plain values; by default those that suit this machine.
+
+        Raises:
+            InputError: an unknown setting, or a value that is not allowed.
+        """
+        if isinstance(given, Hardware):
+            return given
+        try:
+            return cls(**(given or {}))
+        except ValidationError as error:
+            told = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+            raise InputError(f"The hardware cannot be used: {'; '.join(told)}.") from None
 
     def torch_device(self) -> torch.device:
         """The device, checked.

@@ -23,6 +23,7 @@ from graftwork.choice import InputError, parse
 from graftwork.layers import RunAbove, stacks
 from graftwork.modalities.text import Text
 from graftwork.task import Decision, Prediction, Task, Window
+from graftwork.transferability import unit
 
 Pooling = Literal["mean", "cls", "max"]
 
@@ -63,9 +64,7 @@ class Head(nn.Module):
 
     def prepared(self, embeddings: np.ndarray) -> np.ndarray:
         """Embeddings (n, dim) as an outside estimator should see them: of unit length where the head makes them so."""
-        if not self.normalized:
-            return embeddings
-        return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        return unit(embeddings) if self.normalized else embeddings
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:

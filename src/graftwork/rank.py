@@ -71,12 +71,12 @@ def rank(
     """
     from graftwork.data import Data
 
-    loaded: Data = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data)
+    loaded: Data = Data.of(data)
     if loaded.task != "classification" or loaded.multi_label:
         raise InputError(
             "Encoders are ranked by how they part classes, so each text needs one class. Use graft advise."
         )
-    machine = hardware if isinstance(hardware, Hardware) else Hardware(**(hardware or {}))
+    machine = Hardware.of(hardware)
     some = loaded.some(rows, 1)
     found = [each for name in models for each in _of_model(str(name), some, layers, machine)]
     return sorted(found, key=lambda each: -each.scores[BY])

@@ -103,8 +103,8 @@ def rate_test(
         raise InputError(f"Method {chosen.name!r} takes no steps, so it has no learning rate to find.")
     if steps < 20:
         raise InputError(f"A rate test needs at least 20 steps to show a curve; got {steps}.")
-    loaded: Data = Data.load(**data) if isinstance(data, dict) and "source" in data else Data.load(data)
-    machine = hardware if isinstance(hardware, Hardware) else Hardware(**(hardware or {}))
+    loaded: Data = Data.of(data)
+    machine = Hardware.of(hardware)
     some = loaded.some(steps * chosen.batch_size, 2 * chosen.batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -76,7 +76,7 @@ def h_score(embeddings: np.ndarray, classes: np.ndarray) -> float:
 
 def neighbours(embeddings: np.ndarray, classes: np.ndarray, k: int = 5) -> float:
     """Accuracy of each row's `k` nearest other rows, by cosine: leave-one-out, in [0, 1]."""
-    x = _unit(embeddings)
+    x = unit(embeddings)
     k = min(k, len(x) - 1)
     _, position = np.unique(classes, return_inverse=True)
     right = 0
@@ -96,7 +96,7 @@ def probe(embeddings: np.ndarray, classes: np.ndarray, folds: int = 3, seed: int
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-    x = _unit(embeddings)
+    x = unit(embeddings)
     fewest = int(np.unique(classes, return_counts=True)[1].min())
     cut = StratifiedKFold(max(2, min(folds, fewest)), shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # one row of each class is little, and still no regression target
@@ -104,7 +104,8 @@ def probe(embeddings: np.ndarray, classes: np.ndarray, folds: int = 3, seed: int
         return float(cross_val_score(LogisticRegression(C=10.0, max_iter=300, tol=1e-3), x, classes, cv=cut).mean())
 
 
-def _unit(embeddings: np.ndarray) -> np.ndarray:
+def unit(embeddings: np.ndarray) -> np.ndarray:
+    """Embeddings (n, dim), each brought to unit length; zeros stay zeros."""
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
 
 

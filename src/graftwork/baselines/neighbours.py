@@ -9,6 +9,7 @@ from pydantic import Field
 
 from graftwork.baseline import Answers, Baseline, Rows, log_odds, log_share
 from graftwork.task import Task
+from graftwork.transferability import unit
 
 _CHUNK = 1024
 
@@ -25,13 +26,13 @@ class NearestNeighbours(Baseline):
 
     def fit(self, train: Rows, task: Task) -> Answers:
         """Keep the training texts' embeddings."""
-        stored, targets = _unit(train.embeddings()), np.asarray(train.targets)
+        stored, targets = unit(train.embeddings()), np.asarray(train.targets)
         several = targets.ndim == 2
         answers = targets if several else np.eye(len(task.labels), dtype=np.float32)[targets]
         k = min(self.neighbours, len(stored))
 
         def outputs(asked: Rows) -> list[np.ndarray]:
-            queries = _unit(asked.embeddings())
+            queries = unit(asked.embeddings())
             found: list[np.ndarray] = []
             for start in range(0, len(queries), _CHUNK):
                 cosine = queries[start : start + _CHUNK] @ stored.T
@@ -43,7 +44,3 @@ class NearestNeighbours(Baseline):
             return found
 
         return outputs
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
