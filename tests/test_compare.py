@@ -332,3 +332,22 @@ def test_a_class_that_is_never_given_is_a_name_whatever_the_task(task, label, pr
     run = SimpleNamespace(predictions=lambda _: pa.table({"label": label, "prediction": prediction}))
     (found,) = found_in([entry("full", 0.9, tied=True, seconds=9)], {"full": [run]}, task)
     assert f"never answers {never}, which" in found.message
+
+
+def test_a_method_whose_every_trial_fails_does_not_end_the_race(race, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("Every trial failed. The first: the loss is nan")
+
+    monkeypatch.setattr(RACE, "tune", fails)
+    found = race(methods=[LinearProbe(), TOP], trials=2, seeds=1)
+    assert "top-layers" not in {e["name"] for e in found.entries}
+    assert "Every trial failed" in found.as_dict()["failed"]["top-layers"]
+
+
+def test_without_optuna_nothing_is_left_behind(race, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match="optuna"):
+        race(trials=2)
+    assert not (tmp_path / "race").exists()

@@ -40,7 +40,7 @@ from graftwork.report.wording import METRICS, duration
 from graftwork.run import Run, as_json, atomic_write, is_run, plain_cause
 from graftwork.task import Task
 from graftwork.tasks import task_of
-from graftwork.tune import Tuned, tune
+from graftwork.tune import Tuned, require_optuna, tune
 from graftwork.verdict import Entry, choice, findings, model_to_use, prospects, suspects, verdict
 
 if TYPE_CHECKING:
@@ -223,6 +223,8 @@ def compare(
     machine = Hardware.of(hardware)
     if trials < 0:
         raise InputError(f"trials must be a number from 0 on; got {trials}.")
+    if trials:
+        require_optuna()
     return _Race(path, rounds, entrants, which, machine, on_event, trials).run()
 
 
@@ -361,7 +363,11 @@ class _Race:
         part, seed = self.rounds[-1], self.seeds[0]
         folder = self.path / "tuning" / f"{self._place(part, entrant, seed).name}-{self.trials}"
         self._tell(event="note", message=f"Tuning {entrant.name}: {self.trials} trials")
-        found = tune(self._request(part, entrant, seed), self.data, folder, self.trials, on_event=self._hear)
+        try:
+            found = tune(self._request(part, entrant, seed), self.data, folder, self.trials, on_event=self._hear)
+        except RuntimeError as error:  # as in the race itself, one method that fails does not end it
+            self.failed[entrant.name] = plain_cause(error)
+            return entrant
         self.tuned[entrant.name] = found
         return replace(entrant, recipe=found.recipe)
 

@@ -5,7 +5,9 @@ Every method, every stage and every task goes through `train`, so that a compari
 
 from __future__ import annotations
 
+import copy
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -122,6 +124,36 @@ def train(model: TransferModel, train: Examples, validation: Examples, stage: St
         model.head.fresh = False
         runner = _Runner(model, train, validation, stage, remap, groups, weights, optimizer)
         return runner.run()
+
+
+def rehearse(
+    model: TransferModel,
+    method: GradientMethod,
+    some: Examples,
+    validation: Examples,
+    hardware: Hardware,
+    precision: str,
+    steps: int,
+    *,
+    on_event: OnEvent,
+    seed: int = 0,
+    stop_requested: Callable[[], bool] = lambda: False,
+    schedule: Callable[[GradientMethod, float], float] | None = None,
+) -> tuple[TransferModel, Trained]:
+    """A few steps of `method` on a copy of `model`, each told: gives the copy and what was done; nothing is kept.
+
+    The arguments are those of `train` and the fields of `Stage`. Raises what `train` raises.
+    """
+    model = copy.deepcopy(model)
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        method.prepare(model, some)
+        whole = Stage(
+            number=0, method=method, budget=Budget(steps, "steps"), seed=seed, hardware=hardware, precision=precision,
+            world=World(model.device), checkpoint=Path(folder) / "none", on_event=on_event,
+            stop_requested=stop_requested, schedule=schedule, tell_every_step=True,
+        )  # fmt: skip
+        return model, train(model.to(model.device), some, validation, whole)
 
 
 class _Runner:

@@ -6,24 +6,20 @@ seconds that one takes.
 
 from __future__ import annotations
 
-import copy
 import math
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from graftwork import layers
 from graftwork.budget import Budget
 from graftwork.evaluate import outputs
 from graftwork.examples import Examples
-from graftwork.hardware import Hardware, World
-from graftwork.loop import Stage, default_budget, train, validations
+from graftwork.hardware import Hardware
+from graftwork.loop import default_budget, rehearse, validations
 from graftwork.method import GradientMethod, Method
 from graftwork.model import TransferModel
 from graftwork.regression import ROWS_TO_CHOOSE_BY
@@ -99,21 +95,13 @@ def training(
         hardware: the machine.
         precision: of the products.
     """
-    model = copy.deepcopy(model)
     told: list[float] = []
 
     def hear(**event: Any) -> None:
         if event["event"] == "step":
             told.append(time.perf_counter())
 
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-        method.prepare(model, some)
-        stage = Stage(
-            number=0, method=method, budget=Budget(STEPS, "steps"), seed=0, hardware=hardware, precision=precision,
-            world=World(model.device), checkpoint=Path(folder) / "none", on_event=hear, stop_requested=lambda: False,
-            tell_every_step=True,
-        )  # fmt: skip
-        done = train(model.to(model.device), some, validation, stage)
+    model, done = rehearse(model, method, some, validation, hardware, precision, STEPS, on_event=hear)
     taken = float(np.median(np.diff(told)))
     blocks = max(layers.block_count(model.encoder), 1)
     changes = type(method).on_epoch is not Method.on_epoch

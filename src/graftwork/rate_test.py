@@ -7,8 +7,6 @@ loss falls most steeply; from where it has blown up, no rate can be taken.
 from __future__ import annotations
 
 import contextlib
-import copy
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from graftwork.budget import Budget
 from graftwork.choice import InputError, parse
 from graftwork.examples import Examples, tokenised
-from graftwork.hardware import Hardware, World
-from graftwork.loop import Diverged, Stage, StopRequested, train
+from graftwork.hardware import Hardware
+from graftwork.loop import Diverged, StopRequested, rehearse
 from graftwork.method import GradientMethod, Method
 from graftwork.methods import FullFineTuning  # noqa: F401  puts every method on its shelf
 from graftwork.model import TransferModel
@@ -125,7 +122,6 @@ def watched(
     seed: int = 0,
 ) -> RateTest:
     """`rate_test` on a model and rows that are there; the model is left as it was."""
-    model = copy.deepcopy(model)
     curve: list[tuple[float, float]] = []
 
     def hear(**event: Any) -> None:
@@ -136,17 +132,12 @@ def watched(
         return LOWEST * (HIGHEST / LOWEST) ** fraction
 
     # a head that starts from the probe has little left to learn at first; a random one shows where learning begins
-    trained = method.model_copy(update={"patience": None, "head_start": "random"})
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        trained.prepare(model, some)
-        stage = Stage(
-            number=0, method=trained, budget=Budget(steps, "steps"), seed=seed, hardware=hardware,
-            precision=hardware.chosen_precision(), world=World(model.device), checkpoint=Path(folder) / "none",
-            on_event=hear, stop_requested=lambda: _has_blown_up(curve), schedule=rising, tell_every_step=True,
+    tried = method.model_copy(update={"patience": None, "head_start": "random"})
+    with contextlib.suppress(Diverged, StopRequested):
+        rehearse(
+            model, tried, some, validation, hardware, hardware.chosen_precision(), steps, on_event=hear, seed=seed,
+            stop_requested=lambda: _has_blown_up(curve), schedule=rising,
         )  # fmt: skip
-        with contextlib.suppress(Diverged, StopRequested):
-            train(model.to(model.device), some, validation, stage)
     return read(method, [rate for rate, _ in curve], [loss for _, loss in curve])
 
 

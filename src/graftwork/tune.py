@@ -75,7 +75,7 @@ def tune(request: Request, data: Data, folder: Path, trials: int, *, on_event: O
     if found.is_file():
         told = json.loads(found.read_text(encoding="utf-8"))
         return Tuned(told["spec"], [Trial(**trial) for trial in told["trials"]])
-    optuna = _optuna()
+    optuna = require_optuna()
     search = _Search(request, data, folder, on_event)
     sampler = optuna.samplers.TPESampler(seed=request.seed, n_startup_trials=min(5, max(2, trials // 2)))
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=optuna.pruners.MedianPruner(2, 1))
@@ -117,12 +117,12 @@ class _Search:
                 last.append(event[self.metric])
                 trial.report(event[self.metric], event["step"])
                 if trial.should_prune():
-                    raise _optuna().TrialPruned
+                    raise require_optuna().TrialPruned
 
         try:
             asked = self.request.model_copy(update={"method": recipe})
             run = start(asked, self.data, path, force=True, on_event=hear)
-        except _optuna().TrialPruned:
+        except require_optuna().TrialPruned:
             self.trials.append(Trial(settings, last[-1], "pruned"))
             raise
         except (RuntimeError, MemoryError) as error:
@@ -163,7 +163,12 @@ def _with(recipe: Sequence[Method], settings: dict[str, Any]) -> list[Method]:
     return stages
 
 
-def _optuna() -> Any:
+def require_optuna() -> Any:
+    """The library that searches.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import optuna
     except ImportError:
