@@ -106,7 +106,7 @@ def staged(tiny: Path, tmp_path: Path) -> Any:
                 else Classification(labels=labels, multi_label=kind == "multi-label")
             )
             torch.manual_seed(0)
-            self.model = TransferModel.pretrained(folder, task, pooling=method.pooling)
+            self.model = TransferModel.pretrained(folder, task, pooling=method.pooling, head=method.head)
             self.train = tokenised(self.data, "train", task, self.model.modality)
             self.validation = tokenised(self.data, "validation", task, self.model.modality)
             self.events: list[dict[str, Any]] = []

@@ -30,7 +30,7 @@ def test_weights_optimizer_progress_and_best_come_back_to_the_last_bit(tmp_path)
     progress = Progress(
         stage=1, step=3, seconds=1.23456789, examples=48, best=0.5, best_step=2, unfreezing=[[0, []], [1, ["block 1"]]]
     )
-    checkpoint.save(tmp_path / "c", progress, weights, optimizer, best)
+    checkpoint.save(tmp_path / "c", progress, weights, optimizer, best, {})
     fresh, empty = learned(steps=0)
     for weight in fresh:
         weight.data.zero_()
@@ -50,7 +50,7 @@ def test_steps_after_loading_are_the_steps_that_would_have_been_taken(tmp_path):
         return weights[0].detach().clone()
 
     weights, optimizer = learned()
-    checkpoint.save(tmp_path / "c", Progress(), weights, optimizer, [])
+    checkpoint.save(tmp_path / "c", Progress(), weights, optimizer, [], {})
     fresh, empty = learned(steps=0)
     checkpoint.load(tmp_path / "c", fresh, empty)
     assert torch.equal(step(fresh, empty), step(weights, optimizer))
@@ -58,26 +58,26 @@ def test_steps_after_loading_are_the_steps_that_would_have_been_taken(tmp_path):
 
 def test_before_the_first_validation_there_is_no_best_yet(tmp_path):
     weights, optimizer = learned()
-    checkpoint.save(tmp_path / "c", Progress(), weights, optimizer, [])
-    progress, best = checkpoint.load(tmp_path / "c", weights, optimizer)
+    checkpoint.save(tmp_path / "c", Progress(), weights, optimizer, [], {})
+    progress, best, _ = checkpoint.load(tmp_path / "c", weights, optimizer)
     assert (progress.best, best) == (-math.inf, [])
 
 
 def test_where_it_stands_is_read_without_the_weights(tmp_path):
     assert (checkpoint.stage_of(tmp_path / "c"), checkpoint.step_of(tmp_path / "c")) == (None, 0)
-    checkpoint.save(tmp_path / "c", Progress(stage=2, step=17), *learned(), [])
+    checkpoint.save(tmp_path / "c", Progress(stage=2, step=17), *learned(), [], {})
     assert (checkpoint.stage_of(tmp_path / "c"), checkpoint.step_of(tmp_path / "c")) == (2, 17)
 
 
 def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_litter(tmp_path, monkeypatch):
     weights, optimizer = learned()
-    checkpoint.save(tmp_path / "c", Progress(step=1), weights, optimizer, [])
+    checkpoint.save(tmp_path / "c", Progress(step=1), weights, optimizer, [], {})
 
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match=r"No space left|is full"):
-        checkpoint.save(tmp_path / "c", Progress(step=2), weights, optimizer, [])
+        checkpoint.save(tmp_path / "c", Progress(step=2), weights, optimizer, [], {})
     assert checkpoint.step_of(tmp_path / "c") == 1
     assert os.listdir(tmp_path) == ["c"]

@@ -109,7 +109,7 @@ def test_a_race_that_broke_off_goes_on_with_the_runs_that_are_missing(race, monk
 
 def test_a_method_that_diverges_is_told_and_does_not_end_the_race(race, monkeypatch):
     monkeypatch.setattr(
-        "graftwork.tasks.Classification.loss", lambda *a, **k: torch.tensor(float("nan"), requires_grad=True)
+        "graftwork.objective.Objective.loss", lambda *a, **k: torch.tensor(float("nan"), requires_grad=True)
     )
     found = race(methods=[LinearProbe(), FULL])
     assert "full-fine-tuning" not in {e["name"] for e in found.entries}

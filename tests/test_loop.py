@@ -12,42 +12,15 @@ from torch import nn
 from graftwork.budget import Budget
 from graftwork.dropout import QuickDropout, quick_dropout
 from graftwork.hardware import Hardware
-from graftwork.loop import Diverged, StopRequested, _schedule, default_budget
+from graftwork.loop import Diverged, StopRequested, default_budget
 from graftwork.methods import FullFineTuning, GradualUnfreezing, TopLayers
+from graftwork.objective import Objective
 
 QUICK = FullFineTuning(lr=5e-3, head_lr_factor=2, batch_size=16, head_start="random")
 
 
 def quick(**fields):
     return QUICK.model_copy(update=fields)
-
-
-# --- schedules, by hand ---
-
-
-@pytest.mark.parametrize(
-    ("schedule", "points"),
-    [
-        ("linear", {0.0: 0.01, 0.05: 0.5, 0.1: 1.0, 0.55: 0.5, 1.0: 0.0}),
-        ("constant", {0.05: 0.5, 0.1: 1.0, 0.7: 1.0, 1.0: 1.0}),
-        ("cosine", {0.1: 1.0, 0.55: 0.5, 0.325: 0.5 * (1 + math.cos(math.pi / 4)), 1.0: 0.0}),
-        ("cosine-restarts", {0.1: 1.0, 0.1 + 0.9 / 8: 0.5, 0.1 + 0.9 / 4: 1.0, 0.1 + 0.9 * 3 / 8: 0.5, 1.0: 0.0}),
-    ],
-)
-def test_schedule_by_hand(schedule, points):
-    method = quick(schedule=schedule, warmup=0.1)
-    for fraction, factor in points.items():
-        assert _schedule(method, fraction) == pytest.approx(factor, abs=1e-9), fraction
-
-
-def test_without_warm_up_the_first_step_has_the_full_rate():
-    assert _schedule(quick(warmup=0.0), 0.0) == 1.0
-
-
-def test_no_schedule_rises_above_its_peak_or_falls_below_nothing():
-    for schedule in ("linear", "cosine", "cosine-restarts", "constant"):
-        factors = [_schedule(quick(schedule=schedule), f) for f in np.linspace(0, 1, 201)]
-        assert 0 <= min(factors) <= max(factors) <= 1
 
 
 @pytest.mark.parametrize(("examples", "epochs"), [(32 * 400, 6), (3200, 6), (320, 40), (5, 400)])
@@ -137,15 +110,15 @@ def test_how_batches_are_split_changes_no_loss(staged, kind):
 def test_out_of_memory_halves_what_is_computed_at_once_and_keeps_the_effective_batch(staged, monkeypatch):
     plain = staged(quick(dropout=0.0), steps=6)
     plain.run()
-    real, calls = FullFineTuning.loss, []
+    real, calls = Objective.loss, []
 
-    def sometimes(self, model, batch):
+    def sometimes(self, batch):
         calls.append(batch.inputs["input_ids"].numel())
         if len(calls) == 3:
             raise torch.OutOfMemoryError("out of memory")
-        return real(self, model, batch)
+        return real(self, batch)
 
-    monkeypatch.setattr(FullFineTuning, "loss", sometimes)
+    monkeypatch.setattr(Objective, "loss", sometimes)
     s = staged(quick(dropout=0.0), steps=6)
     s.stage.hardware = Hardware(max_tokens=256)
     trained = s.run()
@@ -161,7 +134,7 @@ def test_memory_too_small_for_one_example_ends_the_run(staged, monkeypatch):
     def never(*_):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(FullFineTuning, "loss", never)
+    monkeypatch.setattr(Objective, "loss", never)
     with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
         staged(quick()).run()
 
@@ -170,7 +143,7 @@ def test_another_error_is_not_taken_for_want_of_memory(staged, monkeypatch):
     def wrong(*_):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(FullFineTuning, "loss", wrong)
+    monkeypatch.setattr(Objective, "loss", wrong)
     with pytest.raises(RuntimeError, match="shapes differ"):
         staged(quick()).run()
 
@@ -180,13 +153,13 @@ def test_another_error_is_not_taken_for_want_of_memory(staged, monkeypatch):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_and_names_step_and_rows(staged, monkeypatch, value):
-    real, calls = FullFineTuning.loss, []
+    real, calls = Objective.loss, []
 
-    def sometimes(self, model, batch):
+    def sometimes(self, batch):
         calls.append(batch.places)
-        return real(self, model, batch) * (value if len(calls) == 4 else 1)
+        return real(self, batch) * (value if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(FullFineTuning, "loss", sometimes)
+    monkeypatch.setattr(Objective, "loss", sometimes)
     s = staged(quick())
     with pytest.raises(Diverged, match=r"at step 4, on rows \[") as caught:
         s.run()

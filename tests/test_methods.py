@@ -84,7 +84,7 @@ def test_linear_probe_chooses_the_strength_that_sklearn_chooses(work):
         l1_ratios=(0.0,),
     ).fit(x, data["train"].labels())
     ours = [p.label for p in model.predict(data["validation"].inputs())]
-    model.head.linear.weight.data = torch.from_numpy(theirs.coef_ / model.head.factor).float()
+    model.head.linear.weight.data = torch.from_numpy(theirs.coef_ / model.head.scale).float()
     model.head.linear.bias.data = torch.from_numpy(theirs.intercept_).float()
     assert ours == [p.label for p in model.predict(data["validation"].inputs())]
 

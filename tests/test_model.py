@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from graftwork.choice import InputError
-from graftwork.model import Head, TransferModel, evaluating, pool
+from graftwork.heads.linear import LinearNetwork
+from graftwork.model import TransferModel, evaluating, pool
 from graftwork.task import Decision
 from graftwork.tasks import Classification, Tagging
 from graftwork.testing import FILLER, PEOPLE
@@ -63,21 +64,23 @@ def test_pooling_by_hand_and_padding_has_no_say(how, expected):
 
 
 def test_head_by_hand():
-    head = Head(2, 2, normalized=True, scale=10.0)
+    head = LinearNetwork(2, 2, normalized=True, scale=10.0)
     head.linear.weight.data = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     head.linear.bias.data = torch.tensor([0.5, 0.0])
     assert head(torch.tensor([[3.0, 4.0]]))[0].tolist() == pytest.approx([6.5, 16.0])
-    plain = Head(2, 2, normalized=False, scale=10.0)
+    plain = LinearNetwork(2, 2, normalized=False, scale=10.0)
     plain.load_state_dict(head.state_dict())
     assert plain(torch.tensor([[3.0, 4.0]]))[0].tolist() == pytest.approx([3.5, 8.0])
 
 
 @pytest.mark.parametrize("normalized", [True, False])
-def test_prepared_embeddings_times_the_factor_are_what_the_linear_layer_reads(normalized):
-    head = Head(4, 3, normalized=normalized, scale=10.0)
-    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    outside = torch.from_numpy(head.prepared(x.numpy())) * head.factor
-    torch.testing.assert_close(head.linear(outside), head(x))
+def test_a_head_answers_as_the_weights_written_into_it_do_on_prepared_embeddings(normalized):
+    head = LinearNetwork(4, 3, normalized=normalized, scale=10.0)
+    generator = np.random.default_rng(0)
+    x, weight, bias = (generator.normal(size=shape).astype(np.float32) for shape in ((5, 4), (3, 4), (3,)))
+    head.write(weight, bias)
+    with torch.no_grad():
+        np.testing.assert_allclose(head(torch.from_numpy(x)), head.prepared(x) @ weight.T + bias, atol=1e-5)
 
 
 # --- answers depend on the input alone ---

@@ -31,7 +31,9 @@ from graftwork.latency import latency
 from graftwork.learning_curve import Outlook, outlook
 from graftwork.loop import default_budget
 from graftwork.method import GradientMethod, Method, recipe_of, unmet
-from graftwork.methods import RACING, FullFineTuning, LowerLayers
+from graftwork.methods import RACING
+from graftwork.methods.depth import LowerLayers
+from graftwork.methods.finetune import FullFineTuning
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.regression import Regression, table

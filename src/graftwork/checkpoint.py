@@ -39,20 +39,39 @@ class Progress:
     """Validations since the best one."""
     validated: float = 0.0
     """The share of the budget that was spent when validation was last read."""
+    reductions: int = 0
+    """How often validation has stood still for as long as the schedule bears."""
     max_tokens: int = 0
     """What the hardware was found to take at once."""
     unfreezing: list[list[object]] = field(default_factory=list)
     """What trained from which epoch on: `[epoch, [group, ...]]`."""
 
 
-def save(file: Path, progress: Progress, weights: list[nn.Parameter], optimizer: Optimizer, best: list[Tensor]) -> None:
-    """Write all of it; the old checkpoint stays until the new one is on the disk."""
+def save(
+    file: Path,
+    progress: Progress,
+    weights: list[nn.Parameter],
+    optimizer: Optimizer,
+    best: list[Tensor],
+    more: dict[str, Tensor],
+) -> None:
+    """Write all of it; the old checkpoint stays until the new one is on the disk.
+
+    Args:
+        file: where.
+        progress: how far the stage has come.
+        weights: what trains.
+        optimizer: its state goes with each weight.
+        best: the weights that did best on validation; empty before the first validation.
+        more: what the objective remembers, by name.
+    """
     tensors: dict[str, Tensor] = {}
     for i, weight in enumerate(weights):
         tensors[f"weight.{i}"] = weight.detach()
         for name, value in optimizer.state.get(weight, {}).items():
             tensors[f"optimizer.{i}.{name}"] = value
     tensors |= {f"best.{i}": value for i, value in enumerate(best)}
+    tensors |= {f"more.{name}": value for name, value in more.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(file) as beside:
         save_file(tensors, beside, metadata={"progress": json.dumps(asdict(progress))})
@@ -68,21 +87,28 @@ def step_of(file: Path) -> int:
     return _read_progress(file).step if file.is_file() else 0
 
 
-def load(file: Path, weights: list[nn.Parameter], optimizer: Optimizer) -> tuple[Progress, list[Tensor]]:
-    """Put weights and optimizer back; gives the progress and the best weights so far."""
+def load(
+    file: Path, weights: list[nn.Parameter], optimizer: Optimizer
+) -> tuple[Progress, list[Tensor], dict[str, Tensor]]:
+    """Put weights and optimizer back; gives the progress, the best weights so far, and what the objective remembers."""
     best: dict[int, Tensor] = {}
+    more: dict[str, Tensor] = {}
     with safe_open(file, framework="pt") as saved, torch.no_grad():
         for name in saved.keys():  # noqa: SIM118  not a dict
-            kind, index, *rest = name.split(".")
+            kind, _, rest = name.partition(".")
             value = saved.get_tensor(name)
+            if kind == "more":
+                more[rest] = value.to(weights[0].device)
+                continue
+            index, _, part = rest.partition(".")
             weight = weights[int(index)]
             if kind == "weight":
                 weight.copy_(value)
             elif kind == "best":
                 best[int(index)] = value.to(weight.device)
             else:
-                optimizer.state[weight][rest[0]] = value if rest[0] == "step" else value.to(weight.device)
-    return _read_progress(file), [best[i] for i in sorted(best)]
+                optimizer.state[weight][part] = value if part == "step" else value.to(weight.device)
+    return _read_progress(file), [best[i] for i in sorted(best)], more
 
 
 def _read_progress(file: Path) -> Progress:

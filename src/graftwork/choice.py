@@ -7,14 +7,17 @@ and the page's form; one range in a field serves validation, its error message, 
 from __future__ import annotations
 
 import difflib
+import importlib
+import pkgutil
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 
 class InputError(ValueError):
@@ -77,18 +80,42 @@ class Choice(BaseModel):
                 name=name,
                 type=_type_name(info.annotation),
                 range=_range_of(info.metadata),
-                default=info.get_default(call_default_factory=True),
+                default=_said(info.get_default(call_default_factory=True)),
                 sentence=" ".join((info.description or "").split()),
             )
             for name, info in cls.model_fields.items()
         ]
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _parse_choices(cls, value: Any, info: ValidationInfo) -> Any:
+        """A field that holds choices of another shelf takes what `parse` takes."""
+        shelf, several = _shelf_of(cls.model_fields[str(info.field_name)].annotation)
+        if shelf is None or value is None:
+            return value
+        if not several:
+            return parse(shelf, value)
+        return tuple(parse(shelf, each) for each in (value if isinstance(value, (list, tuple)) else [value]))
+
     def spec(self) -> dict[str, Any]:
         """What `parse` needs to make this choice again: `{name: {field: value}}`, defaults included."""
-        return {self.name: self.model_dump(mode="json")}
+        return {self.name: {field: _plain(getattr(self, field)) for field in type(self).model_fields}}
 
 
 C = TypeVar("C", bound=Choice)
+
+
+def import_shelf(package: str) -> None:
+    """Import every module of a shelf's package, and give the package the classes they define.
+
+    So a new kind is a new file, and no list has to be kept.
+    """
+    shelf = sys.modules[package]
+    for found in sorted(pkgutil.iter_modules(shelf.__path__), key=lambda found: found.name):
+        module = importlib.import_module(f"{package}.{found.name}")
+        for name, value in vars(module).items():
+            if isinstance(value, type) and issubclass(value, Choice) and value.__module__ == module.__name__:
+                setattr(shelf, name, value)
 
 
 def names(shelf: type[Choice]) -> list[str]:
@@ -150,8 +177,33 @@ def _explain(cls: type[Choice], item: Any) -> str:
     return f"The {field!r} of {cls.__name__} must be {must}; got {item['input']!r}{why}. Default: {info.default!r}"
 
 
+def _shelf_of(annotation: Any) -> tuple[type[Choice] | None, bool]:
+    """Which shelf a field's values stand on, if any, and whether it holds several."""
+    several = typing.get_origin(annotation) is tuple
+    inner = [a for a in typing.get_args(annotation) or (annotation,) if isinstance(a, type) and issubclass(a, Choice)]
+    return (inner[0] if inner else None), several
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON has it; choices as `parse` takes them."""
+    if isinstance(value, Choice):
+        return value.spec()
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _said(default: Any) -> Any:
+    """A default as catalogues print it."""
+    if isinstance(default, tuple) and not default:
+        return None
+    return default.name if isinstance(default, Choice) else default
+
+
 def _type_name(annotation: Any) -> str:
     """A type as a person would say it."""
+    shelf, several = _shelf_of(annotation)
+    if shelf is not None:
+        known = f"of {', '.join(names(shelf))}"
+        return f"any {known}" if several else f"one {known}"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(a) for a in arguments)

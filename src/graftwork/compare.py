@@ -32,7 +32,8 @@ from graftwork.hardware import Hardware, peak_memory_mb, reset_peak_memory
 from graftwork.latency import latency
 from graftwork.loop import default_budget
 from graftwork.method import Method, recipe_of, unmet
-from graftwork.methods import RACING, FullFineTuning
+from graftwork.methods import RACING
+from graftwork.methods.finetune import FullFineTuning
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.report.comparison import comparison_page, pareto_picture

@@ -108,13 +108,18 @@ class Examples:
             targets[row, : self.lengths[place]] = self.target(place)
         return Batch(inputs, torch.from_numpy(targets), places)
 
-    def shuffled(self, batch_size: int, seed: tuple[int, ...]) -> list[np.ndarray]:
+    def shuffled(self, batch_size: int, seed: tuple[int, ...], places: np.ndarray | None = None) -> list[np.ndarray]:
         """One epoch: every window once, in batches of `batch_size` of similar length, in random order.
 
         The order depends on `seed` alone, so an interrupted epoch can be taken up anywhere.
+
+        Args:
+            batch_size: windows a batch; the last one may hold fewer.
+            seed: of the order.
+            places: these windows instead, repeats allowed.
         """
         generator = np.random.default_rng(seed)
-        order = generator.permutation(len(self))
+        order = generator.permutation(len(self) if places is None else places)
         batches: list[np.ndarray] = []
         span = batch_size * _SORTED_WINDOW
         for start in range(0, len(order), span):

@@ -114,7 +114,7 @@ def _features(
     model: TransferModel, examples: Examples, blocks: int | None, precision: str, remap: np.ndarray | None
 ) -> Features:
     """The features of one split, from the cache or computed; `blocks` is None for the whole encoder."""
-    pooled = blocks is None and not model.task.token_level
+    pooled = blocks is None and not model.reads_tokens
     key = hashlib.sha256(
         json.dumps(
             [FORMAT, examples.key, blocks, pooled and model.pooling, precision, _weights_digest(model, remap)]

@@ -21,6 +21,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+import graftwork.methods  # noqa: F401  puts every method on its shelf
 from graftwork import checkpoint, layers
 from graftwork.advise import advise
 from graftwork.budget import Budget
@@ -30,7 +31,6 @@ from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, World, peak_memory_mb, reset_peak_memory
 from graftwork.loop import Stage, StopRequested, Trained, default_budget, train
 from graftwork.method import GradientMethod, Method, recipe_of, unmet
-from graftwork.methods import FullFineTuning  # noqa: F401  puts every method on its shelf
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.rate_test import rate_test
@@ -400,7 +400,9 @@ class _Fitting:
             return TransferModel.load(self.checkpoint.parent / "before")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.request.seed)
-            return TransferModel.pretrained(self.folder, task_of(self.data), pooling=self.recipe[0].pooling)
+            return TransferModel.pretrained(
+                self.folder, task_of(self.data), pooling=self.recipe[0].pooling, head=self.recipe[0].head
+            )
 
     def _tokenised(self, model: TransferModel, split: str) -> Examples:
         if self.world.leads:
@@ -477,6 +479,8 @@ class _Fitting:
         """Fit the decision on validation, save, score as the saved model scores, and write the report."""
         found, targets = outputs(model, validation_rows)
         model.decision = model.task.decide(found, targets, self.request.coverage)
+        for modifier in self.recipe[-1].modifiers:
+            model.decision = modifier.decide(found, targets, model.decision)
         model.save(self.run.path / "model")
         metrics = model.task.score(found, targets, model.decision)
         predictions = model.task.read(found, model.decision)

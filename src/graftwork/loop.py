@@ -29,6 +29,8 @@ from graftwork.features import Features, frozen_prefix
 from graftwork.hardware import Hardware, World, autocast, is_out_of_memory
 from graftwork.method import GradientMethod, Method, ParamGroup
 from graftwork.model import TransferModel
+from graftwork.objective import Objective
+from graftwork.schedule import rate_factor
 from graftwork.vocabulary import can_compact, compact
 
 OnEvent = Callable[..., None]
@@ -117,13 +119,14 @@ def train(model: TransferModel, train: Examples, validation: Examples, stage: St
         groups = method.param_groups(model)
         weights = [p for g in groups for p in g.parameters]
         _check_partition(model, weights)
-        optimizer = torch.optim.AdamW(
+        optimizer = method.optimizer.over(
             [{"params": g.parameters, "lr": g.lr, "peak": g.lr, "weight_decay": g.weight_decay} for g in groups],
-            fused=model.device.type in ("cpu", "cuda"),
+            model.device.type,
         )
         model.head.fresh = False
-        runner = _Runner(model, train, validation, stage, remap, groups, weights, optimizer)
-        return runner.run()
+        objective = method.objective(model, train, list(weights))
+        stack.callback(objective.end)
+        return _Runner(model, validation, stage, remap, groups, weights, optimizer, objective).run()
 
 
 def rehearse(
@@ -162,24 +165,31 @@ class _Runner:
     def __init__(
         self,
         model: TransferModel,
-        train: Examples,
         validation: Examples,
         stage: Stage,
         remap: np.ndarray | None,
         groups: list[ParamGroup],
         weights: list[torch.nn.Parameter],
         optimizer: torch.optim.Optimizer,
+        objective: Objective,
     ):
-        self.model, self.train, self.validation, self.stage, self.remap = model, train, validation, stage, remap
-        self.groups, self.weights, self.optimizer = groups, weights, optimizer
+        self.model, self.train, self.validation, self.stage, self.remap = (
+            model,
+            objective.train,
+            validation,
+            stage,
+            remap,
+        )
+        self.groups, self.weights, self.optimizer, self.objective = groups, weights, optimizer, objective
         self.method, self.world = stage.method, stage.world
-        self.fused = bool(optimizer.defaults["fused"])
-        self.steps_per_epoch = math.ceil(len(train) / self.method.batch_size)
+        self.fused = bool(optimizer.defaults.get("fused"))
+        self.steps_per_epoch = objective.steps_per_epoch
         self.total_steps = stage.budget.steps(self.steps_per_epoch)
         self.best: list[Tensor] = []
         self.progress = Progress(stage=stage.number, max_tokens=stage.hardware.max_tokens)
         if checkpoint.stage_of(stage.checkpoint) == stage.number:
-            self.progress, self.best = checkpoint.load(stage.checkpoint, weights, optimizer)
+            self.progress, self.best, remembered = checkpoint.load(stage.checkpoint, weights, optimizer)
+            objective.load_state(remembered)
         self.began = time.perf_counter() - self.progress.seconds
         self.reported = self.saved = time.perf_counter()
         self.losses: list[float] = []
@@ -202,10 +212,14 @@ class _Runner:
                 if done:
                     break
                 self._save_if_due()
-        with torch.no_grad():
-            for weight, best in zip(self.weights, self.best, strict=True):
-                weight.copy_(best)
+            self._put(self.objective.final(self._score_with) or self.best)
         return Trained(self.progress, self.groups, self.total_steps, stopped)
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        """Let the weights that train have these values."""
+        for weight, value in zip(self.weights, values, strict=True):
+            weight.copy_(value)
 
     # --- which examples when ---
 
@@ -215,7 +229,7 @@ class _Runner:
         while True:
             epoch, done_in_epoch = divmod(step, self.steps_per_epoch)
             self._begin_epoch(epoch)
-            batches = self.train.shuffled(self.method.batch_size, self.stage.seed_of(epoch))
+            batches = self.objective.batches(self.stage.seed_of(epoch))
             for places in batches[done_in_epoch:]:
                 yield step, places
                 step += 1
@@ -249,7 +263,7 @@ class _Runner:
     # --- one step ---
 
     def _step(self, step: int, places: np.ndarray) -> None:
-        factor = (self.stage.schedule or _schedule)(self.method, self._fraction(step))
+        factor = self._factor(self._fraction(step))
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         while (loss := self._gradients(step, places)) is None:
@@ -267,11 +281,17 @@ class _Runner:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.on_step(self.model, step + 1)
+        self.objective.after_step(step + 1, self._fraction(step + 1))
         self.progress.step = step + 1
         self.progress.examples += len(places)
         self.progress.seconds = time.perf_counter() - self.began
         self.losses.append(loss)
         self._report(factor)
+
+    def _factor(self, fraction: float) -> float:
+        if self.stage.schedule:
+            return self.stage.schedule(self.method, fraction)
+        return rate_factor(self.method.schedule, self.method.warmup, fraction, self.progress.reductions)
 
     def _clip(self) -> None:
         """Bring gradients that are longer than `clip` down to it."""
@@ -300,7 +320,7 @@ class _Runner:
                 raise
             failure = error
         if self.world.agree(failure is not None):
-            if self.progress.max_tokens <= int(self.train.lengths.max()):
+            if self.objective.whole or self.progress.max_tokens <= int(self.train.lengths.max()):
                 raise failure or RuntimeError("Another process ran out of memory.")
             return None
         if self.world.size > 1:
@@ -312,7 +332,9 @@ class _Runner:
 
     def _own_gradients(self, step: int, places: np.ndarray) -> Tensor:
         """The part of the loss, and in the weights of the gradients, that falls to this process."""
-        parts = cut_by_tokens(places, self.train.lengths, self.progress.max_tokens, parts=self.world.size)
+        parts = [places]
+        if not self.objective.whole:
+            parts = cut_by_tokens(places, self.train.lengths, self.progress.max_tokens, parts=self.world.size)
         total = self.train.weight(places)
         loss_sum = torch.zeros((), device=self.model.device)
         for number, part in enumerate(parts):
@@ -325,7 +347,7 @@ class _Runner:
             torch.manual_seed(_mixed(self.stage.seed_of(step, number)))
             batch = self._batch(part)
             with autocast(self.model.device, self.stage.precision):
-                loss = self.method.loss(self.model, batch) * share
+                loss = self.objective.loss(batch) * share
             loss.backward()
             loss_sum += loss.detach()
         return loss_sum
@@ -359,22 +381,49 @@ class _Runner:
         return bool(self.method.patience) or self._fraction(step) - self.progress.validated >= _VALIDATE_SHARE - 1e-9
 
     def _validate(self, step: int) -> None:
-        found, targets = outputs(
-            self.model, self.validation, features=self.features[1] if self.features else None, remap=self.remap,
-            precision=self.stage.precision, max_tokens=self.progress.max_tokens,
-        )  # fmt: skip
-        scores = quick_score(self.model, found, targets)
-        value = scores[self.model.task.selection] - 1e-6 * scores["loss"]  # of two equal ones, the more certain
+        self.objective.before_validation()
+        averaged = self.objective.weights()
+        if averaged is None:
+            scores, current = self._scores(), list(self.weights)
+        else:
+            scores, current = self._scores_with(averaged), averaged
+        value = self._value(scores)
         self.progress.since_best += 1
         self.progress.validated = self._fraction(step)
         if value > self.progress.best or not self.best:
             self.progress.best, self.progress.best_step, self.progress.since_best = value, step, 0
-            self.best = [w.detach().clone() for w in self.weights]
+            self.best = [w.detach().clone() for w in current]
+        bears = self.method.schedule.patience
+        if bears and self.progress.since_best and self.progress.since_best % bears == 0:
+            self.progress.reductions += 1
+        self.objective.validated(value, current)
         self.progress.seconds = time.perf_counter() - self.began
         self.stage.on_event(
             event="evaluation", stage=self.stage.number, step=step, epoch=round(step / self.steps_per_epoch, 3),
             split="validation", seconds=round(self.progress.seconds, 2), **scores,
         )  # fmt: skip
+
+    def _scores(self) -> dict[str, float]:
+        found, targets = outputs(
+            self.model, self.validation, features=self.features[1] if self.features else None, remap=self.remap,
+            precision=self.stage.precision, max_tokens=self.progress.max_tokens,
+        )  # fmt: skip
+        return quick_score(self.model, found, targets)
+
+    def _scores_with(self, values: list[Tensor]) -> dict[str, float]:
+        """The scores of other values of the weights; they go back to what they were."""
+        before = [w.detach().clone() for w in self.weights]
+        self._put(values)
+        scores = self._scores()
+        self._put(before)
+        return scores
+
+    def _score_with(self, values: list[Tensor]) -> float:
+        return self._value(self._scores_with(values))
+
+    def _value(self, scores: dict[str, float]) -> float:
+        """What the best is chosen by: of two equal ones, the more certain."""
+        return scores[self.model.task.selection] - 1e-6 * scores["loss"]
 
     def _report(self, factor: float) -> None:
         now = time.perf_counter()
@@ -396,25 +445,13 @@ class _Runner:
         if not stop and time.perf_counter() - self.saved < self.stage.hardware.checkpoint_seconds:
             return
         if self.world.leads:
-            checkpoint.save(self.stage.checkpoint, self.progress, self.weights, self.optimizer, self.best)
+            checkpoint.save(
+                self.stage.checkpoint, self.progress, self.weights, self.optimizer, self.best, self.objective.state()
+            )
             self.stage.on_event(event="checkpoint", step=self.progress.step)
         self.saved = time.perf_counter()
         if stop:
             raise StopRequested(f"Stopped at step {self.progress.step}")
-
-
-def _schedule(method: GradientMethod, fraction: float) -> float:
-    """The learning rate's factor at a share `fraction` of the budget, in [0, 1]."""
-    if fraction < method.warmup:
-        return max(fraction, 1e-3) / method.warmup
-    along = (fraction - method.warmup) / (1 - method.warmup)
-    if method.schedule == "constant":
-        return 1.0
-    if method.schedule == "linear":
-        return 1.0 - along
-    if method.schedule == "cosine-restarts":  # Loshchilov & Hutter 2017, SGDR, four equal cycles
-        along = 4 * along % 1 if along < 1 else 1
-    return 0.5 * (1 + math.cos(math.pi * along))
 
 
 def _mixed(parts: tuple[int, ...]) -> int:

@@ -1,7 +1,7 @@
 """A method says how knowledge is transferred. The loop does not know which one it runs.
 
 A method states only its difference from full fine-tuning: what trains (`prepare`), how fast each depth moves
-(`param_groups`), what is minimised (`loss`), and what is handed back (`finish`). A list of methods is a recipe of
+(`param_groups`), what is minimised (`objective`), and what is handed back (`finish`). A list of methods is a recipe of
 stages: `[LinearProbe(), LoRA()]` trains LoRA from the probe's head, `[TopLayers(), FullFineTuning()]` the top first.
 """
 
@@ -16,13 +16,20 @@ from torch import nn
 
 from graftwork import layers
 from graftwork.choice import Choice, InputError, parse
+from graftwork.head import Head
+from graftwork.heads.linear import Linear
+from graftwork.modifier import Modifier
+from graftwork.objective import Objective
+from graftwork.optimizer import AdamW, Optimizer
 from graftwork.regression import start_head
+from graftwork.schedule import Linear as LinearSchedule
+from graftwork.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from graftwork.data import Data
-    from graftwork.examples import Batch, Examples
+    from graftwork.examples import Examples
     from graftwork.model import TransferModel
 
 
@@ -42,8 +49,14 @@ class Method(Choice):
     pooling: Literal["mean", "cls", "max"] = "mean"
     """How token states become one vector, for tasks that need one; the first stage of a recipe decides."""
 
+    head: Head = Linear()
+    """What reads the embeddings; the first stage of a recipe decides."""
+    modifiers: tuple[Modifier, ...] = ()
+    """What is added to this stage: penalties, class weights, averaged weights, ... They combine."""
+
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What data or model must have, of `labels`, `target`, `mask-token`, `pooled`; checked before anything runs."""
+    """What data or model must have, of `labels`, `target`, `mask-token`, `pooled`, `one-class`; checked before anything
+    runs."""
 
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {}
     """What is worth trying when hyper-parameters are chosen on validation: of a field a factor, the range being its
@@ -54,6 +67,8 @@ class Method(Choice):
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Decide what trains, and insert what is to be inserted. Called once, before the optimizer exists."""
+        for modifier in self.modifiers:
+            modifier.prepare(model, train)
         model.requires_grad_(True)
 
     def on_epoch(self, model: TransferModel, epoch: int) -> None:
@@ -80,8 +95,10 @@ class GradientMethod(Method, abstract=True):
     """The head learns this many times as fast."""
     batch_size: int = Field(default=32, ge=1)
     """Examples an optimizer step."""
-    schedule: Literal["linear", "cosine", "cosine-restarts", "constant"] = "linear"
-    """How the rate falls after the warm-up; `cosine-restarts` rises again three times."""
+    optimizer: Optimizer = AdamW()
+    """How a gradient becomes a step."""
+    schedule: Schedule = LinearSchedule()
+    """How the rate falls after the warm-up."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the rate rises from 0."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -105,13 +122,19 @@ class GradientMethod(Method, abstract=True):
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Everything trains; a head that has learned nothing yet is read off the frozen encoder first."""
-        if self.head_start == "probe" and model.head.fresh and not model.task.token_level:
-            start_head(model, train)
         super().prepare(model, train)
+        if self.head_start == "probe" and model.head.fresh and not model.reads_tokens:
+            start_head(model, train)
 
-    def loss(self, model: TransferModel, batch: Batch) -> Tensor:
-        """What is minimised: a scalar, the mean over the batch."""
-        return model.task.loss(model(batch.inputs), batch.targets, smoothing=self.label_smoothing)
+    def objective(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Objective:
+        """What is minimised, made anew for each stage: by default the task's loss, with what the modifiers make of it.
+
+        Args:
+            model: as it begins to train, `prepare`d.
+            train: what it trains on.
+            weights: what trains, in the order of `param_groups`.
+        """
+        return Objective(self, model, train, weights)
 
     def param_groups(self, model: TransferModel) -> list[ParamGroup]:
         """Every parameter that may ever train, each in exactly one group: the head, then depths downwards."""
@@ -149,6 +172,7 @@ def recipe_of(spec: Any) -> tuple[Method, ...]:
 def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     """The sentence that says what a recipe needs and does not find in `data`; None where it has everything."""
     has = set() if data.task == "tagging" else {"pooled"}
+    has |= {"one-class"} if data.task == "classification" and not data.multi_label else set()
     has |= {"labels"} if data.labels else set()
     has |= {"target"} & set(data.splits)
     means = {
@@ -156,11 +180,19 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
         "target": "unlabelled examples of the target domain; give them as target=...",
         "mask-token": "a model with a mask token",
         "pooled": "a task with one answer a text, such as classification",
+        "one-class": "one class a text",
     }
-    for method in recipe:
-        for need in sorted(method.needs - has):
+    for chosen in [choice for method in recipe for choice in (method, *method.modifiers)]:
+        for need in sorted(chosen.needs - has):
+            kind = "Modifier" if isinstance(chosen, Modifier) else "Method"
             return (
-                f"Method {method.name!r} needs {means[need]}; the data has {sorted(data.splits)}. "
-                "Choose another method."
+                f"{kind} {chosen.name!r} needs {means[need]}; the data has {sorted(data.splits)}. "
+                f"Choose another {kind.lower()}."
             )
+    for method in recipe:
+        deaf = [m.name for m in method.modifiers if not (method.gradient or m.closed_form)]
+        if deaf:
+            return f"Method {method.name!r} takes no steps, so {deaf[0]!r} cannot act on it. Leave it out."
+    if not (recipe[0].head.for_tokens if data.task == "tagging" else recipe[0].head.for_texts):
+        return f"The head {recipe[0].head.name!r} cannot answer a {data.task} task. Choose another."
     return None

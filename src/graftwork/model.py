@@ -17,54 +17,18 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from graftwork.choice import InputError, parse
+from graftwork.head import Head
+from graftwork.heads.linear import Linear
+from graftwork.insertion import Insertion, inserted_weights
 from graftwork.layers import RunAbove, stacks
 from graftwork.modalities.text import Text
 from graftwork.task import Decision, Prediction, Task, Window
-from graftwork.transferability import unit
 
 Pooling = Literal["mean", "cls", "max"]
 
-FORMAT = 1
-
-
-class Head(nn.Module):
-    """A linear layer over embeddings, which may first be brought to unit length.
-
-    On unit length the logits are `scale` times a cosine-like product: bounded, so that one learning rate suits every
-    encoder.
-
-    Args:
-        dim: width of the embeddings.
-        classes: number of outputs.
-        normalized: whether embeddings are brought to unit length.
-        scale: what the embedding is multiplied by after that.
-    """
-
-    def __init__(self, dim: int, classes: int, *, normalized: bool, scale: float):
-        super().__init__()
-        self.normalized, self.scale = normalized, scale
-        self.fresh = True  # nothing has been learned yet
-        self.linear = nn.Linear(dim, classes)
-        nn.init.normal_(self.linear.weight, std=0.02)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """(..., dim) to logits (..., classes)."""
-        if self.normalized:
-            embeddings = F.normalize(embeddings.float(), dim=-1) * self.scale
-        return self.linear(embeddings)
-
-    @property
-    def factor(self) -> float:
-        """What prepared embeddings are multiplied by on their way into the linear layer."""
-        return self.scale if self.normalized else 1.0
-
-    def prepared(self, embeddings: np.ndarray) -> np.ndarray:
-        """Embeddings (n, dim) as an outside estimator should see them: of unit length where the head makes them so."""
-        return unit(embeddings) if self.normalized else embeddings
+FORMAT = 2
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -85,7 +49,8 @@ class TransferModel(nn.Module):
         modality: turns raw examples into the encoder's inputs.
         task: what is asked; its `labels` must be filled in.
         pooling: how token states become one vector, for tasks that need one.
-        head: reads embeddings; by default a fresh linear one.
+        head: how embeddings become answers; its network is fresh.
+        decision: how raw outputs become an answer.
     """
 
     def __init__(
@@ -103,7 +68,11 @@ class TransferModel(nn.Module):
             raise InputError(f"Task {task.name!r} has no labels yet. Give them, or let `fit` take them from the data.")
         self.encoder, self.modality, self.task = encoder, modality, task
         self.pooling: Pooling = pooling
-        self.head = head or Head(width_of(encoder), len(task.labels), normalized=task.normalized, scale=10.0)
+        self.head_choice = head or Linear()
+        if not (self.head_choice.for_tokens if task.token_level else self.head_choice.for_texts):
+            raise InputError(f"The head {self.head_choice.name!r} cannot answer a {task.name} task. Choose another.")
+        self.head = self.head_choice.build(width_of(encoder), len(task.labels), token_level=task.token_level)
+        self.insertions: list[Insertion] = []
         self.decision = decision or Decision()
         for _, blocks in stacks(encoder):
             blocks[0].register_forward_pre_hook(_enter_in_half, with_kwargs=True)
@@ -111,7 +80,7 @@ class TransferModel(nn.Module):
 
     @classmethod
     def pretrained(
-        cls, folder: Path, task: Task, *, pooling: Pooling = "mean", remote_code: bool = False
+        cls, folder: Path, task: Task, *, pooling: Pooling = "mean", head: Head | None = None, remote_code: bool = False
     ) -> TransferModel:
         """A pretrained encoder with a fresh head.
 
@@ -119,17 +88,18 @@ class TransferModel(nn.Module):
             folder: what `models.resolve` gave.
             task: what is asked, with its labels.
             pooling: `mean`, `cls` or `max`.
+            head: how embeddings become answers; by default linearly.
             remote_code: whether Python code inside the model's folder may run. Off: a model is data.
 
         Raises:
             InputError: no safetensors weights (a pickle is never read), or an architecture `transformers` lacks.
         """
-        return cls(_load_encoder(folder, remote_code), Text.from_folder(folder), task, pooling=pooling)
+        return cls(_load_encoder(folder, remote_code), Text.from_folder(folder), task, pooling=pooling, head=head)
 
     # --- tensors in, tensors out ---
 
     def embed(self, inputs: dict[str, Tensor]) -> Tensor:
-        """What the head reads: (batch, dim), or (batch, length, dim) for token-level tasks.
+        """What the head reads: (batch, dim), or (batch, length, dim) where it `reads_tokens`.
 
         `inputs` holds the encoder's own arguments and, while a frozen prefix is read from disk (see `features`),
         either `hidden`, the states that enter the first block that trains, or `embedding`, already what the head reads.
@@ -143,11 +113,21 @@ class TransferModel(nn.Module):
         else:
             hidden = self.encoder(**inputs).last_hidden_state
         hidden = hidden.float()
-        return hidden if self.task.token_level else pool(hidden, inputs["attention_mask"], self.pooling)
+        return hidden if self.reads_tokens else pool(hidden, inputs["attention_mask"], self.pooling)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits: (batch, classes), or (batch, length, tags)."""
-        return self.head(self.embed(inputs))
+        return self.head(self.embed(inputs), inputs.get("attention_mask"))
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the head reads every token's state, or one pooled vector an example."""
+        return self.task.token_level or self.head.reads_tokens
+
+    def insert(self, insertion: Insertion) -> None:
+        """Put a part into the encoder that stays there, with fresh weights; it is saved and loaded with the model."""
+        insertion.into(self.encoder)
+        self.insertions.append(insertion)
 
     @property
     def width(self) -> int:
@@ -157,7 +137,7 @@ class TransferModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.head.linear.weight.device
+        return next(self.head.parameters()).device
 
     # --- raw examples in, answers out ---
 
@@ -194,16 +174,19 @@ class TransferModel(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with _quiet():
-            self.encoder.save_pretrained(folder)  # type: ignore[operator]
+            inserted = inserted_weights(self.encoder)
+            plain = {k: v for k, v in self.encoder.state_dict().items() if k not in inserted}
+            self.encoder.save_pretrained(folder, state_dict=plain)  # type: ignore[operator]
         self.modality.save(folder)
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / "head.safetensors"
-        )
+        _write(self.head.state_dict(), folder / "head.safetensors")
+        if inserted:
+            _write(inserted, folder / "inserted.safetensors")
         described = {
             "format": FORMAT,
             "task": self.task.spec(),
             "pooling": self.pooling,
-            "head": {"normalized": self.head.normalized, "scale": self.head.scale},
+            "head": self.head_choice.spec(),
+            "inserted": [insertion.spec() for insertion in self.insertions],
             "max_length": self.modality.max_length,
             "pad_id": self.modality.pad_id,
             "decision": dataclasses.asdict(self.decision),
@@ -227,20 +210,40 @@ class TransferModel(nn.Module):
             raise InputError(f"graft.json in {str(folder)!r} is damaged ({error}). Save the model again.") from None
         if described["format"] > FORMAT:
             raise InputError(f"{str(folder)!r} was saved by a newer graftwork (format {described['format']}). Update.")
-        from graftwork import tasks  # noqa: F401  puts every task on its shelf
+        from graftwork import insertions, tasks  # noqa: F401  puts all of them on their shelves
 
         task = parse(Task, described["task"])
-        encoder = _load_encoder(folder, remote_code=False)
-        head = Head(width_of(encoder), len(task.labels), **described["head"])
-        weights = load_file(folder / "head.safetensors")
-        if weights["linear.weight"].shape != head.linear.weight.shape:
-            raise InputError(f"The head in {str(folder)!r} does not fit its {len(task.labels)} labels. Was it edited?")
-        head.load_state_dict(weights)
-        head.fresh = False
+        if described["format"] == 1:  # there was one kind of head
+            described["head"] = {Linear.name: described["head"]}
         modality = Text.from_folder(folder)
         modality.max_length, modality.pad_id = described["max_length"], described["pad_id"]
-        decision = Decision(**described["decision"])
-        return cls(encoder, modality, task, pooling=described["pooling"], head=head, decision=decision).eval()
+        model = cls(
+            _load_encoder(folder, remote_code=False), modality, task, pooling=described["pooling"],
+            head=parse(Head, described["head"]), decision=Decision(**described["decision"]),
+        )  # fmt: skip
+        weights = load_file(folder / "head.safetensors")
+        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.head.state_dict().items()}:
+            raise InputError(f"The head in {str(folder)!r} does not fit its {len(task.labels)} labels. Was it edited?")
+        model.head.load_state_dict(weights)
+        model.head.fresh = False
+        for spec in described.get("inserted", []):
+            model.insert(parse(Insertion, spec))
+        if model.insertions:
+            inserted = _inserted(folder)
+            if inserted.keys() != inserted_weights(model.encoder).keys():
+                raise InputError(f"inserted.safetensors in {str(folder)!r} does not fit its graft.json. Was it edited?")
+            model.encoder.load_state_dict(inserted, strict=False)
+        return model.eval()
+
+
+def _inserted(folder: Path) -> dict[str, Tensor]:
+    if not (folder / "inserted.safetensors").is_file():
+        raise InputError(f"{str(folder)!r} is not a whole model: it has no inserted.safetensors. Copy it again.")
+    return load_file(folder / "inserted.safetensors")
+
+
+def _write(weights: dict[str, Tensor], file: Path) -> None:
+    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, file)
 
 
 def width_of(encoder: nn.Module) -> int:

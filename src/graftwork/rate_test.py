@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+import graftwork.methods  # noqa: F401  puts every method on its shelf
 from graftwork.choice import InputError, parse
 from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware
 from graftwork.loop import Diverged, StopRequested, rehearse
 from graftwork.method import GradientMethod, Method
-from graftwork.methods import FullFineTuning  # noqa: F401  puts every method on its shelf
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.tasks import task_of
@@ -105,7 +105,7 @@ def rate_test(
     some = loaded.some(steps * chosen.batch_size, 2 * chosen.batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = TransferModel.pretrained(resolve(model), task_of(loaded), pooling=chosen.pooling)
+        network = TransferModel.pretrained(resolve(model), task_of(loaded), pooling=chosen.pooling, head=chosen.head)
     network = network.to(machine.torch_device())
     rows = [tokenised(some, split, network.task, network.modality) for split in ("train", "validation")]
     return watched(network, chosen, rows[0], rows[1], machine, steps=steps, seed=seed)

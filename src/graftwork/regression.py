@@ -11,6 +11,7 @@ import torch
 
 from graftwork.features import embeddings, embeddings_of
 from graftwork.hardware import faster_precision
+from graftwork.heads.linear import LinearNetwork
 
 if TYPE_CHECKING:
     from graftwork.examples import Examples
@@ -34,41 +35,48 @@ class Regression:
     tolerance: float
     seed: int
 
-    def write_head(self, model: TransferModel, x: np.ndarray, y: np.ndarray) -> None:
-        """Fit targets `y`, (n,) or (n, labels), on embeddings `x` (n, dim), and make it the model's head."""
+    def write_head(self, model: TransferModel, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> None:
+        """Make a regression the model's head.
+
+        Args:
+            model: with a linear head.
+            x: embeddings (n, dim), as `HeadNetwork.prepared` gives them.
+            y: targets, (n,) or (n, labels).
+            weight: what each row counts, (n,); by default all alike.
+        """
+        counts = None if weight is None or (weight == 1).all() else weight
         with warnings.catch_warnings():  # one row of each class is little, and still no regression target
             warnings.filterwarnings("ignore", message="The number of unique classes")
-            weight, bias = self._several(x, y) if y.ndim == 2 else self._one(x, y)
+            found, bias = self._several(x, y, counts) if y.ndim == 2 else self._one(x, y, counts)
         present = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
-        linear = model.head.linear
-        with torch.no_grad():
-            linear.weight.zero_()
-            linear.bias.fill_(_NEVER)
-            linear.weight[present] = torch.from_numpy(weight / model.head.factor).float().to(model.device)
-            linear.bias[present] = torch.from_numpy(bias).float().to(model.device)
+        assert isinstance(model.head, LinearNetwork), "only a linear head can hold a regression"
+        weights = np.zeros(model.head.linear.weight.shape, dtype=np.float32)
+        biases = np.full(len(weights), _NEVER, dtype=np.float32)
+        weights[present], biases[present] = found, bias
+        model.head.write(weights, biases)
         model.head.fresh = False
 
-    def _one(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _one(self, x: np.ndarray, y: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Multinomial weights (classes, dim) and biases (classes,), of the classes that occur."""
-        fitted = self._fitted(x, y, int(np.unique(y, return_counts=True)[1].min()), "accuracy")
+        fitted = self._fitted(x, y, counts, int(np.unique(y, return_counts=True)[1].min()), "accuracy")
         weight, bias = fitted.coef_, fitted.intercept_
         if len(weight) == 1:  # sklearn keeps one row for two classes
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         return weight, bias
 
-    def _several(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _several(self, x: np.ndarray, y: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """One regression a label, each with a C of its own by log loss: weights (labels, dim) and biases (labels,)."""
         weight, bias = np.zeros((y.shape[1], x.shape[1])), np.full(y.shape[1], _NEVER)
         for k, count in enumerate(y.sum(axis=0)):
             fewest = int(min(count, len(y) - count))
             if fewest:
-                fitted = self._fitted(x, y[:, k], fewest, "neg_log_loss")
+                fitted = self._fitted(x, y[:, k], counts, fewest, "neg_log_loss")
                 weight[k], bias[k] = fitted.coef_[0], fitted.intercept_[0]
             elif count:
                 bias[k] = -_NEVER
         return weight, bias
 
-    def _fitted(self, x: np.ndarray, y: np.ndarray, smallest: int, scoring: str) -> Any:
+    def _fitted(self, x: np.ndarray, y: np.ndarray, counts: np.ndarray | None, smallest: int, scoring: str) -> Any:
         """The regression on all rows with the C that did best; `smallest` is how many rows the rarest class has."""
         from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
         from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -77,9 +85,11 @@ class Regression:
         solver = "newton-cholesky" if len(np.unique(y)) == 2 else "lbfgs"
         chosen = self.strengths[len(self.strengths) // 2]
         if smallest >= 2 and len(self.strengths) > 1:
-            some, answers = x, y
+            some, answers, weight = x, y, counts
             if len(x) > ROWS_TO_CHOOSE_BY:
-                some, _, answers, _ = train_test_split(x, y, train_size=ROWS_TO_CHOOSE_BY, random_state=self.seed)
+                places = np.arange(len(x))
+                kept, _ = train_test_split(places, train_size=ROWS_TO_CHOOSE_BY, random_state=self.seed)
+                some, answers, weight = x[kept], y[kept], None if counts is None else counts[kept]
             folds = min(self.folds, int(np.unique(answers, return_counts=True)[1].min()))
             if folds >= 2:
                 options: dict[str, Any] = {"use_legacy_attributes": False, "l1_ratios": (0.0,), "Cs": self.strengths}
@@ -88,11 +98,11 @@ class Regression:
                 path = LogisticRegressionCV(
                     cv=cut, solver=solver, scoring=scoring, max_iter=self.max_iter, tol=self.tolerance, **options
                 )
-                path.fit(some, answers)
+                path.fit(some, answers, sample_weight=weight)
                 if some is x:
                     return path
                 chosen = float(np.mean(path.C_))
-        return LogisticRegression(C=chosen, solver=solver, max_iter=self.max_iter, tol=self.tolerance).fit(x, y)
+        return LogisticRegression(C=chosen, solver=solver, max_iter=self.max_iter, tol=self.tolerance).fit(x, y, counts)
 
 
 def start_head(model: TransferModel, train: Examples) -> None:
@@ -107,6 +117,9 @@ def start_head(model: TransferModel, train: Examples) -> None:
         some = np.sort(np.random.default_rng(0).permutation(len(train))[:ROWS_TO_CHOOSE_BY])
         x = model.head.prepared(embeddings_of(model, train, some, precision))
         y = np.asarray(train.targets[some])
+    if not isinstance(model.head, LinearNetwork):
+        model.head.start(x, y)
+        return
     Regression(strengths=(10.0,), folds=5, max_iter=1000, tolerance=1e-3, seed=0).write_head(model, x, y)
     with torch.no_grad():  # a class that was not among the rows may still come
         bias = model.head.linear.bias

@@ -76,18 +76,21 @@ class Task(Choice):
     selection: ClassVar[str] = "accuracy"
     """The validation metric that early stopping and model selection look at; higher is better."""
 
-    @property
-    def normalized(self) -> bool:
-        """Whether the head reads embeddings of unit length."""
-        return not self.token_level
-
     def windows(self, modality: Text, inputs: Sequence[Any], labels: Sequence[Any] | None) -> Iterator[Window]:
         """Inputs (and their labels, where known) as the rows the network reads, in the order given."""
         raise NotImplementedError
 
-    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """The mean loss over what is asked: a scalar. `smoothing` in [0, 1) is label smoothing."""
+    def asked(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What is answered and what was asked, one row an answer: (n, classes) and (n,), or (n, classes)."""
+        return logits, targets
+
+    def losses(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """The loss of each answer, (n,), as `asked` gives them. `smoothing` in [0, 1) is label smoothing."""
         raise NotImplementedError
+
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """The mean loss over what is asked: a scalar."""
+        return self.losses(*self.asked(logits, targets), smoothing=smoothing).mean()
 
     def gather(self, logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of one window, the outputs that are answers and their targets; windows of one example are joined in order."""

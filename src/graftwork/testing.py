@@ -89,15 +89,20 @@ def method_checks(method: Method | type[Method]) -> Iterator[tuple[str, Callable
 
 
 def kinds(method: Method) -> list[Kind]:
-    """The kinds of task that a method can be tried on."""
-    pooled: list[Kind] = ["classification", "multi-label"]
-    return pooled if "pooled" in method.needs else [*pooled, "tagging"]
+    """The kinds of task that a method can be tried on, with the modifiers and the head that it has."""
+    needs = method.needs.union(*(modifier.needs for modifier in method.modifiers))
+    found: list[Kind] = ["classification"]
+    if "one-class" not in needs:
+        found.append("multi-label")
+        if "pooled" not in needs and method.head.for_tokens:
+            found.append("tagging")
+    return found
 
 
-def suited_to_tiny_networks(cls: type[Method]) -> Method:
-    """An instance with the defaults, but for a higher learning rate and small batches."""
+def suited_to_tiny_networks(cls: type[Method], **fields: Any) -> Method:
+    """An instance with the defaults, but for a higher learning rate and small batches, and `fields`."""
     steps = {"lr": TINY_LR, "head_lr_factor": 5.0, "batch_size": 16}
-    return build(cls, steps if issubclass(cls, GradientMethod) else {})
+    return build(cls, (steps if issubclass(cls, GradientMethod) else {}) | fields)
 
 
 # --- the checks: one claim each ---
@@ -279,7 +284,7 @@ class Trial:
         task = Tagging(labels=labels) if self.kind == "tagging" else Classification(labels=labels, multi_label=several)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return TransferModel.pretrained(self.folder, task, pooling=self.method.pooling)
+            return TransferModel.pretrained(self.folder, task, pooling=self.method.pooling, head=self.method.head)
 
     @cached_property
     def pristine(self) -> TransferModel:

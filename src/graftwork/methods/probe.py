@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, model_validator
 
+from graftwork.heads.linear import Linear
 from graftwork.method import Method
 from graftwork.regression import Regression, table
 
@@ -31,13 +33,24 @@ class LinearProbe(Method):
     seed: int = Field(default=0, ge=0)
     """Of the folds."""
 
+    @model_validator(mode="after")
+    def _writes_a_linear_head(self) -> LinearProbe:
+        if not isinstance(self.head, Linear):
+            raise ValueError(f"a regression fits a linear head, not {self.head.name!r}")
+        return self
+
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Freeze the encoder."""
+        super().prepare(model, train)
         model.encoder.requires_grad_(False)
         model.head.requires_grad_(True)
 
     def finish(self, model: TransferModel, train: Examples) -> TransferModel:
         """Fit the head in closed form."""
         solver = Regression(self.strengths, self.folds, self.max_iter, self.tolerance, self.seed)
-        solver.write_head(model, *table(model, train))
+        x, y = table(model, train)
+        weight = np.ones(len(y))
+        for modifier in self.modifiers:
+            x, y, weight = modifier.table(x, y, weight, self.seed)
+        solver.write_head(model, x, y, weight)
         return model

@@ -49,15 +49,15 @@ class Classification(Task):
                 f"Label {error.args[0]!r} is none of the model's. {suggest(error.args[0], self.labels)}"
             ) from None
 
-    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    def losses(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Cross-entropy; binary cross-entropy summed over the labels where there may be several."""
         from torch.nn import functional as F
 
         logits = logits.float()
         if not self.multi_label:
-            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
         targets = targets * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=-1).mean()
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=-1)
 
     @property
     def separator(self) -> str | None:

@@ -53,13 +53,16 @@ class Tagging(Task):
             unknown = error.args[0]
             raise InputError(f"Tag {unknown!r} is none of the model's. {suggest(unknown, self.labels)}") from None
 
-    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy over the words that are asked."""
+    def asked(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The first piece of each word, of all texts after one another: (words, tags) and (words,)."""
+        words = targets != IGNORED
+        return logits[words], targets[words]
+
+    def losses(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy of each word."""
         from torch.nn import functional as F
 
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, label_smoothing=smoothing
-        )
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction="none")
 
     @property
     def separator(self) -> str | None:

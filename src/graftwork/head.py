@@ -1,0 +1,66 @@
+"""A head reads what the encoder says and answers in numbers. Any method can take any head that suits the task.
+
+A `Head` is the choice; `build` makes its network. Most read one vector an example; some read every token's state
+(`reads_tokens`), also where there is one answer a text.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from graftwork.choice import Choice
+
+
+class HeadNetwork(nn.Module):
+    """The layers between embeddings and logits.
+
+    Attributes:
+        fresh: whether nothing has been learned yet.
+        reads_tokens: whether it reads token states (batch, length, dim) for an answer a text.
+    """
+
+    reads_tokens: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fresh = True
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Embeddings (..., dim) to logits (..., classes).
+
+        Where the head reads tokens, states (batch, length, dim) and their `mask` (batch, length), 1 for tokens and 0
+        for padding, to logits (batch, classes), or (batch, length, classes) for token-level tasks.
+        """
+        raise NotImplementedError
+
+    def prepared(self, embeddings: np.ndarray) -> np.ndarray:
+        """Embeddings (n, dim) as an outside estimator should see them."""
+        return embeddings
+
+    def start(self, embeddings: np.ndarray, targets: np.ndarray) -> None:
+        """Begin from a frozen encoder's embeddings (n, dim) and targets, (n,) or (n, labels), in closed form.
+
+        By default nothing: the weights stay as they were drawn.
+        """
+
+
+class Head(Choice):
+    """How embeddings become answers."""
+
+    for_tokens: ClassVar[bool] = True
+    """Whether it can answer for each token, as tagging asks."""
+    for_texts: ClassVar[bool] = True
+    """Whether it can answer for a whole text."""
+
+    def build(self, dim: int, classes: int, *, token_level: bool) -> HeadNetwork:
+        """A fresh network.
+
+        Args:
+            dim: width of the embeddings.
+            classes: number of outputs.
+            token_level: whether there is an answer for each token.
+        """
+        raise NotImplementedError

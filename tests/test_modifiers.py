@@ -1,0 +1,21 @@
+"""Every modifier on the shelf can be added to a stage, alone and together, and the contract of methods still holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from graftwork.choice import names
+from graftwork.methods import FullFineTuning
+from graftwork.modifier import Modifier
+from graftwork.testing import method_checks, suited_to_tiny_networks
+
+CONTRACT = [
+    (modifier, name, check)
+    for modifier in names(Modifier)
+    for name, check in method_checks(suited_to_tiny_networks(FullFineTuning, modifiers=[modifier]))
+]
+
+
+@pytest.mark.parametrize(("modifier", "claim", "check"), CONTRACT, ids=[f"{m}-{claim}" for m, claim, _ in CONTRACT])
+def test_keeps_the_contract_of_methods(modifier, claim, check):
+    check()
