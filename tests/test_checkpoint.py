@@ -30,12 +30,14 @@ def test_weights_optimizer_progress_and_best_come_back_to_the_last_bit(tmp_path)
     progress = Progress(
         stage=1, step=3, seconds=1.23456789, examples=48, best=0.5, best_step=2, unfreezing=[[0, []], [1, ["block 1"]]]
     )
-    checkpoint.save(tmp_path / "c", progress, weights, optimizer, best, {})
+    checkpoint.save(tmp_path / "c", progress, weights, optimizer, best, {"0.mean": torch.arange(3.0)})
     fresh, empty = learned(steps=0)
     for weight in fresh:
         weight.data.zero_()
-    found, found_best = checkpoint.load(tmp_path / "c", fresh, empty)
+    found, found_best, remembered = checkpoint.load(tmp_path / "c", fresh, empty)
     assert found == progress
+    assert remembered.keys() == {"0.mean"}
+    assert torch.equal(remembered["0.mean"], torch.arange(3.0))
     assert all(torch.equal(a, b) for a, b in zip(fresh + found_best, weights + best, strict=True))
     for a, b in zip(fresh, weights, strict=True):
         assert empty.state[a].keys() == optimizer.state[b].keys()
