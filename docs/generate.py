@@ -49,32 +49,70 @@ def findings() -> str:
 
 
 def methods() -> str:
-    """Every method with its fields."""
+    """Every method with its fields; then what a method can be given: heads, modifiers, schedules, optimizers."""
     import graftwork.methods  # noqa: F401  puts them on their shelf
-    from graftwork.choice import lookup, names
-    from graftwork.method import Method
+    from graftwork.head import Head
+    from graftwork.method import GradientMethod, Method
+    from graftwork.modifier import Modifier
+    from graftwork.optimizer import Optimizer
+    from graftwork.schedule import Schedule
 
-    parts = [
-        "# Methods",
-        "`--method NAME --set field=value` on the command line, `{name: {field: value}}` in a run file, or the class "
-        "in Python (`from graftwork.methods import LoRA`). Several methods are a recipe of stages.",
-    ]
-    shelf = {name: lookup(Method, name) for name in names(Method)}
-    for name, method in shelf.items():
-        if not method.__module__.startswith("graftwork.methods."):  # somebody's own
+    return page(
+        [
+            "# Methods",
+            "`--method NAME --set field=value` on the command line, `{name: {field: value}}` in a run file, or the "
+            "class in Python (`from graftwork.methods import LoRA`). Several methods are a recipe of stages. A stage can "
+            "be given a head and modifiers: `lora@mlp:l2-sp:ema`.",
+            "Every method has these fields:",
+            fields_of(Method),
+            "Methods that take steps have these, too:",
+            fields_of(GradientMethod, Method),
+            *shelf_of(Method),
+            "# Heads",
+            "`METHOD@HEAD`, or `--set head=HEAD`: any method with steps can take any head that suits the task.",
+            *shelf_of(Head),
+            "# Modifiers",
+            '`METHOD:MODIFIER`, or `--set "modifiers=[{l2-sp: {strength: 0.1}}, class-weights]"`: they combine.',
+            *shelf_of(Modifier),
+            "# Schedules",
+            "`--set schedule=NAME`. `graft methods --plot` draws them.",
+            *shelf_of(Schedule),
+            "# Optimizers",
+            "`--set optimizer=NAME`. The default rates suit AdamW.",
+            *shelf_of(Optimizer),
+        ]
+    )
+
+
+def shelf_of(shelf: Any) -> Iterator[str]:
+    """Every kind of ours on a shelf, with what it adds to the kind above it."""
+    from graftwork.choice import lookup, names
+    from graftwork.method import GradientMethod, Method
+
+    for name in names(shelf):
+        choice = lookup(shelf, name)
+        if not choice.__module__.startswith("graftwork."):  # somebody's own
             continue
-        fields = [
-            (f"`{f.name}`", f"{f.type} {f.range}".strip(), "" if f.default is None else f"`{f.default}`", f.sentence)
-            for f in method.fields()
-        ]
-        script = f"../examples/{name.replace('-', '_')}.py"
-        parts += [
-            f"## {name}",
-            inspect.cleandoc(method.__doc__ or ""),
-            f"Class `{method.__name__}`, [example]({script}). Paper: {method.paper}.",
-            table(("field", "must be", "default", "meaning"), fields),
-        ]
-    return page(parts)
+        script = ROOT / "examples" / f"{name.replace('-', '_')}.py"
+        example = f", [example](../examples/{script.name})" if script.is_file() else ""
+        paper = f" Paper: {choice.paper}." if choice.paper else ""
+        yield f"## {name}"
+        yield inspect.cleandoc(choice.__doc__ or "")
+        yield f"Class `{choice.__name__}`{example}.{paper}"
+        shared = next((base for base in (GradientMethod, Method) if issubclass(choice, base)), None)
+        if found := fields_of(choice, shared):
+            yield found
+
+
+def fields_of(choice: Any, shared: Any = None) -> str:
+    """A table of fields: those that `shared` does not have with the same default."""
+    known = {(f.name, str(f.default)) for f in shared.fields()} if shared else set()
+    rows = [
+        (f"`{f.name}`", f"{f.type} {f.range}".strip(), "" if f.default is None else f"`{f.default}`", f.sentence)
+        for f in choice.fields()
+        if (f.name, str(f.default)) not in known
+    ]
+    return table(("field", "must be", "default", "meaning"), rows) if rows else ""
 
 
 def readme(text: str, language: str) -> str:

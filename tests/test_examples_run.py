@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from graftwork.choice import lookup, names
 from graftwork.fit import Request, fit
 from graftwork.method import Method
 from graftwork.run import Run
@@ -34,9 +33,3 @@ def test_the_run_file_runs() -> None:
     asked = Request.from_yaml(EXAMPLES / "run.yaml").model_dump(exclude_unset=True)
     run = fit(**asked)
     assert run.state == "done"
-
-
-def test_every_method_has_an_example() -> None:
-    shelf = {name for name in names(Method) if lookup(Method, name).__module__.startswith("graftwork.methods.")}
-    scripts = {script.stem.replace("_", "-") for script in EXAMPLES.glob("*.py")}
-    assert shelf <= scripts

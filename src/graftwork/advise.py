@@ -238,7 +238,7 @@ class _Adviser:
         )  # fmt: skip
 
     def _option(self, evidence: _Evidence, recipe: tuple[Method, ...], words: Outlook | None) -> Option:
-        name = "+".join(m.name for m in recipe)
+        name = "+".join(m.title for m in recipe)
         plan = evidence.plan(recipe)
         budget = self._affordable(plan)
         probe = evidence.expected
@@ -285,7 +285,7 @@ class _Adviser:
 
     def _command(self, recipe: Sequence[Method], model: str, budget: Budget | None) -> str:
         given = self.data.source
-        words = ["graft fit", self._source(), "--method", ",".join(m.name for m in recipe)]
+        words = ["graft fit", self._source(), "--method", ",".join(m.title for m in recipe)]
         for method in recipe:
             if isinstance(method, LowerLayers) and method.blocks:
                 words += ["--set", f"{method.name}.blocks={method.blocks}"]

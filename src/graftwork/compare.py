@@ -258,7 +258,7 @@ def _entrants(
         said: dict[str, int] = {}
         recipes = [recipe_of(spec) for spec in (RACING if methods is None else methods)]
         for recipe in recipes if methods else [r for r in recipes if not unmet(r, data)]:
-            name = "+".join(m.name for m in recipe)
+            name = "+".join(m.title for m in recipe)
             said[name] = said.get(name, 0) + 1
             number = f" {said[name]}" if said[name] > 1 else ""
             yield Entrant(f"{name}{number}{where}", str(model), recipe)

@@ -177,7 +177,7 @@ def fit(
         budget=str(Budget.parse(budget)) if budget is not None else None, seed=seed, coverage=coverage,
         out=None if out is None else str(out), hardware=hardware or Hardware(),
     )  # fmt: skip
-    path = Path(out) if out else Run.default_path(loaded.name, "-".join(m.name for m in stages))
+    path = Path(out) if out else Run.default_path(loaded.name, "-".join(m.title for m in stages))
     findings = checked(request, loaded, path)
     return start(
         request, loaded, path, findings, force=force, on_event=on_event, began=began, happened={"advice": followed}

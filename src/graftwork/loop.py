@@ -393,7 +393,7 @@ class _Runner:
         if value > self.progress.best or not self.best:
             self.progress.best, self.progress.best_step, self.progress.since_best = value, step, 0
             self.best = [w.detach().clone() for w in current]
-        bears = self.method.schedule.patience
+        bears = self.method.schedule.bears
         if bears and self.progress.since_best and self.progress.since_best % bears == 0:
             self.progress.reductions += 1
         self.objective.validated(value, current)

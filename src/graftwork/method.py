@@ -65,6 +65,12 @@ class Method(Choice):
     gradient: ClassVar[bool] = True
     """Whether the loop has steps to take; a method without computes everything in `finish`."""
 
+    @property
+    def title(self) -> str:
+        """As it is typed: `lora`, or `lora@mlp:l2-sp:ema` with a head of its own and modifiers."""
+        head = "" if self.head == type(self).model_fields["head"].default else f"@{self.head.name}"
+        return self.name + head + "".join(f":{modifier.name}" for modifier in self.modifiers)
+
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Decide what trains, and insert what is to be inserted. Called once, before the optimizer exists."""
         for modifier in self.modifiers:
@@ -157,13 +163,26 @@ class GradientMethod(Method, abstract=True):
         return [g for g in groups if g.parameters]
 
 
+def unfolded(word: str) -> dict[str, dict[str, Any]]:
+    """A stage as it is typed, METHOD[@HEAD][:MODIFIER...], as its mapping.
+
+    Example:
+        >>> unfolded("lora@mlp:l2-sp:ema")
+        {'lora': {'head': 'mlp', 'modifiers': ['l2-sp', 'ema']}}
+    """
+    method, *modifiers = word.split(":")
+    name, _, head = method.partition("@")
+    return {name: ({"head": head} if head else {}) | ({"modifiers": modifiers} if modifiers else {})}
+
+
 def recipe_of(spec: Any) -> tuple[Method, ...]:
-    """One method (name, mapping or object), or a list of them, as a recipe of stages.
+    """One method (as it is typed, mapping or object), or a list of them, as a recipe of stages.
 
     Raises:
         InputError: an unknown method or field, or no stage at all.
     """
-    stages = tuple(parse(Method, stage) for stage in (spec if isinstance(spec, (list, tuple)) else [spec]))
+    given = spec if isinstance(spec, (list, tuple)) else [spec]
+    stages = tuple(parse(Method, unfolded(stage) if isinstance(stage, str) else stage) for stage in given)
     if not stages:
         raise InputError("A recipe needs at least one method.")
     return stages

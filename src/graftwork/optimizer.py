@@ -70,7 +70,7 @@ class Adafactor(Optimizer):
 
     beta2_decay: float = Field(default=-0.8, lt=0)
     """The mean of squares forgets at 1 - step^`beta2_decay`."""
-    threshold: float = Field(default=1.0, gt=0)
+    threshold: float = Field(default=1.0, ge=1)
     """Updates whose root mean square is larger are scaled down to it."""
 
     def over(self, groups: list[dict[str, Any]], device: str) -> Stepper:

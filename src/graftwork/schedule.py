@@ -18,15 +18,18 @@ class Schedule(Choice):
 
     warms_up: ClassVar[bool] = True
     """Whether the method's `warmup` comes first; a schedule with a rise of its own does without."""
-    patience: int | None = None
-    """Validations without a new best after which `reductions` grows by one; None where validation has no say."""
+
+    @property
+    def bears(self) -> int | None:
+        """Validations without a new best after which `reductions` grows by one; None where validation has no say."""
+        return None
 
     def factor(self, fraction: float, reductions: int = 0) -> float:
         """What the peak rate is multiplied by, in [0, 1].
 
         Args:
             fraction: of what follows the warm-up, in [0, 1].
-            reductions: how often validation has stood still for `patience` validations.
+            reductions: how often validation has stood still for as long as the schedule `bears`.
         """
         raise NotImplementedError
 
@@ -124,10 +127,15 @@ class Plateau(Schedule):
 
     paper: ClassVar[str] = "as in Deep Residual Learning, He et al. 2016, section 3.4: divided when the error plateaus"
 
-    patience: int | None = Field(default=2, ge=1)
+    patience: int = Field(default=2, ge=1)
     """Validations without a new best before the rate is reduced."""
     reduction: float = Field(default=0.3, gt=0, lt=1)
     """What the rate is multiplied by each time."""
+
+    @property
+    def bears(self) -> int | None:
+        """`patience`."""
+        return self.patience
 
     def factor(self, fraction: float, reductions: int = 0) -> float:
         """`reduction` to the power of how often it stood still."""

@@ -118,9 +118,11 @@ def with_settings(method: Any, settings: Sequence[str]) -> list[dict[str, dict[s
 
 
 def _with_fields(stage: Any) -> dict[str, dict[str, Any]]:
+    from graftwork.method import unfolded
+
     if isinstance(stage, Mapping):
         return {name: dict(fields or {}) for name, fields in stage.items()}
-    return {str(stage): {}}
+    return unfolded(str(stage))
 
 
 def _stage_of(stages: Sequence[dict[str, dict[str, Any]]], stage: str, field: str) -> dict[str, Any]:

@@ -46,13 +46,59 @@ def report(run: typed.Folder, as_json: typed.Json = False) -> None:
     screen.answer(run=opened.path, report=path)
 
 
-@verb(json="methods [{name, sentence, paper, fields [{name, type, range, default, sentence}]}]")
-def methods(name: typed.Name = None, as_json: typed.Json = False) -> None:
+@verb(json="methods [{name, sentence, paper, fields [{name, type, range, default, sentence}]}]; with --plot schedules")
+def methods(
+    name: typed.Name = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw how each schedule lets the learning rate go.")] = False,
+    as_json: typed.Json = False,
+) -> None:
     """List the methods, or everything about one: its fields with ranges, defaults and meaning, and its paper."""
     import graftwork.methods  # noqa: F401  puts them on their shelf
     from graftwork.method import Method
 
-    _catalogue(screen_of(as_json), "methods", Method, name)
+    screen = screen_of(as_json)
+    if plot:
+        from graftwork.cli.tables import schedule_rows
+
+        rows = schedule_rows()
+        screen.curves([(row["name"], row["factors"]) for row in rows])
+        screen.answer(schedules=rows)
+        return
+    _catalogue(screen, "methods", Method, name)
+
+
+@verb(json="heads [{name, sentence, paper, fields}], as methods")
+def heads(name: typed.Name = None, as_json: typed.Json = False) -> None:
+    """List the heads that any method can take (METHOD@HEAD), or everything about one."""
+    import graftwork.heads  # noqa: F401
+    from graftwork.head import Head
+
+    _catalogue(screen_of(as_json), "heads", Head, name)
+
+
+@verb(json="modifiers [{name, sentence, paper, fields}], as methods")
+def modifiers(name: typed.Name = None, as_json: typed.Json = False) -> None:
+    """List what can be added to a stage of any method (METHOD:MODIFIER), or everything about one."""
+    import graftwork.modifiers  # noqa: F401
+    from graftwork.modifier import Modifier
+
+    _catalogue(screen_of(as_json), "modifiers", Modifier, name)
+
+
+@verb(json="schedules [{name, sentence, paper, fields}], as methods")
+def schedules(name: typed.Name = None, as_json: typed.Json = False) -> None:
+    """List the learning-rate schedules, or everything about one; `graft methods --plot` draws them."""
+    from graftwork.schedule import Schedule
+
+    _catalogue(screen_of(as_json), "schedules", Schedule, name)
+
+
+@verb(json="optimizers [{name, sentence, paper, fields}], as methods")
+def optimizers(name: typed.Name = None, as_json: typed.Json = False) -> None:
+    """List the optimizers, or everything about one."""
+    from graftwork.optimizer import Optimizer
+
+    _catalogue(screen_of(as_json), "optimizers", Optimizer, name)
 
 
 @verb(json="tasks [{name, sentence, paper, fields [{name, type, range, default, sentence}]}]")

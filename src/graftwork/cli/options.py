@@ -23,12 +23,16 @@ Methods = Annotated[
     list[str] | None,
     typer.Option(
         "--method",
-        help="A method; several (repeated, or with commas) are a recipe of stages; auto for what `graft advise` says.",
+        help="METHOD[@HEAD][:MODIFIER...], such as lora:l2-sp; several (repeated, or with commas) are a recipe of "
+        "stages; auto for what `graft advise` says.",
     ),
 ]
 Racing = Annotated[
     list[str] | None,
-    typer.Option("--methods", help="Methods that race (repeated, or with commas); a+b is a recipe of two stages."),
+    typer.Option(
+        "--methods",
+        help="METHOD[@HEAD][:MODIFIER...] that race (repeated, or with commas); a+b is a recipe of two stages.",
+    ),
 ]
 RacingModels = Annotated[
     list[str] | None, typer.Option("--models", help="Models that each method runs on (repeated, or with commas).")

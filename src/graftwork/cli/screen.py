@@ -279,6 +279,16 @@ class Screen:
             ],
         )
 
+    def curves(self, rows: Sequence[tuple[str, Sequence[float]]]) -> None:
+        """Curves of values in [0, 1], drawn four lines high, one under another."""
+        eighths = " ▁▂▃▄▅▆▇█"
+        for name, values in rows:
+            self.say(name, "bold")
+            for line in range(3, -1, -1):
+                parts = [min(max(round(32 * value) - 8 * line, 0), 8) for value in values]
+                self.say("  " + "".join(eighths[part] for part in parts).rstrip())
+            self.say("  " + "─" * len(values))
+
     def answer(self, **values: Any) -> None:
         """The one JSON object; nothing without --json."""
         if self.json:

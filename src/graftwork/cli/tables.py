@@ -38,6 +38,24 @@ def choice_row(choice: type[Choice]) -> dict[str, Any]:
     return {"name": choice.name, "sentence": _first_paragraph(choice), "paper": choice.paper, "fields": fields}
 
 
+def schedule_rows(points: int = 61) -> list[dict[str, Any]]:
+    """Each schedule's factor of the peak rate over the budget, with a warm-up of a tenth where it has none of its own.
+
+    A plateau is drawn as if validation stood still from the middle on.
+    """
+    from graftwork.choice import lookup, names
+    from graftwork.schedule import Schedule, rate_factor
+
+    rows = []
+    for name in names(Schedule):
+        schedule = lookup(Schedule, name)()
+        along = [i / (points - 1) for i in range(points)]
+        still = [int(max(0.0, share - 0.4) // 0.15) if schedule.bears else 0 for share in along]
+        factors = [rate_factor(schedule, 0.1, share, times) for share, times in zip(along, still, strict=True)]
+        rows.append({"name": name, "factors": [round(factor, 4) for factor in factors]})
+    return rows
+
+
 def model_row(name: str) -> dict[str, Any]:
     """What a model's own files say about it.
 
@@ -95,7 +113,15 @@ def _write_csv(file: IO[str], rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _stages(method: Any) -> str:
     parts = method if isinstance(method, list) else [method]
-    return " + ".join(next(iter(part)) if isinstance(part, Mapping) else str(part) for part in parts)
+    return " + ".join(_title(part) if isinstance(part, Mapping) else str(part) for part in parts)
+
+
+def _title(stage: Mapping[str, Any]) -> str:
+    """A stage as it is typed: `lora@mlp:l2-sp`."""
+    name, fields = next(iter(stage.items()))
+    head = next(iter(fields.get("head", {"linear": None})))
+    added = "".join(f":{next(iter(modifier))}" for modifier in fields.get("modifiers", []))
+    return name + (f"@{head}" if head != "linear" else "") + added
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
