@@ -61,8 +61,8 @@ def methods() -> str:
         [
             "# Methods",
             "`--method NAME --set field=value` on the command line, `{name: {field: value}}` in a run file, or the "
-            "class in Python (`from graftwork.methods import LoRA`). Several methods are a recipe of stages. A stage can "
-            "be given a head and modifiers: `lora@mlp:l2-sp:ema`.",
+            "class in Python (`from graftwork.methods import LoRA`). Several methods are a recipe of stages. A stage "
+            "can be given a head and modifiers: `lora@mlp:l2-sp:ema`.",
             "Every method has these fields:",
             fields_of(Method),
             "Methods that take steps have these, too:",

@@ -109,6 +109,7 @@ def train(model: TransferModel, train: Examples, validation: Examples, stage: St
         StopRequested: a stop was asked for; everything is in the checkpoint.
     """
     method = stage.method
+    train = method.reads(model, train)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []))
         stack.enter_context(quick_dropout(model.encoder, method.dropout))
@@ -383,8 +384,9 @@ class _Runner:
     def _validate(self, step: int) -> None:
         self.objective.before_validation()
         averaged = self.objective.weights()
+        current: list[Tensor]
         if averaged is None:
-            scores, current = self._scores(), list(self.weights)
+            scores, current = self._scores(), [*self.weights]
         else:
             scores, current = self._scores_with(averaged), averaged
         value = self._value(scores)

@@ -132,12 +132,16 @@ class GradientMethod(Method, abstract=True):
         if self.head_start == "probe" and model.head.fresh and not model.reads_tokens:
             start_head(model, train)
 
+    def reads(self, model: TransferModel, train: Examples) -> Examples:
+        """What batches are drawn from: by default train; more, where a method learns from other data besides."""
+        return train
+
     def objective(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Objective:
         """What is minimised, made anew for each stage: by default the task's loss, with what the modifiers make of it.
 
         Args:
             model: as it begins to train, `prepare`d.
-            train: what it trains on.
+            train: what it trains on, as `reads` gives it.
             weights: what trains, in the order of `param_groups`.
         """
         return Objective(self, model, train, weights)
