@@ -384,11 +384,8 @@ class _Runner:
     def _validate(self, step: int) -> None:
         self.objective.before_validation()
         averaged = self.objective.weights()
-        current: list[Tensor]
-        if averaged is None:
-            scores, current = self._scores(), [*self.weights]
-        else:
-            scores, current = self._scores_with(averaged), averaged
+        current = list[Tensor](self.weights) if averaged is None else averaged
+        scores = self._scores() if averaged is None else self._scores_with(averaged)
         value = self._value(scores)
         self.progress.since_best += 1
         self.progress.validated = self._fraction(step)
