@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from graftwork.choice import names
-from graftwork.methods import FullFineTuning
+from graftwork.choice import lookup, names
+from graftwork.methods import FullFineTuning, LinearProbe
 from graftwork.modifier import Modifier
 from graftwork.testing import method_checks, suited_to_tiny_networks
 
 CONTRACT = [
     (modifier, name, check)
     for modifier in names(Modifier)
-    for name, check in method_checks(suited_to_tiny_networks(FullFineTuning, modifiers=[modifier]))
+    for name, check in method_checks(
+        suited_to_tiny_networks(
+            FullFineTuning if lookup(Modifier, modifier).steps else LinearProbe, modifiers=[modifier]
+        )
+    )
 ]
 
 

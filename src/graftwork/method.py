@@ -216,6 +216,12 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
         deaf = [m.name for m in method.modifiers if not (method.gradient or m.closed_form)]
         if deaf:
             return f"Method {method.name!r} takes no steps, so {deaf[0]!r} cannot act on it. Leave it out."
+        deaf = [m.name for m in method.modifiers if method.gradient and not m.steps]
+        if deaf:
+            return (
+                f"Modifier {deaf[0]!r} acts on methods without steps alone, such as 'linear-probe', and "
+                f"{method.name!r} takes steps. Leave it out."
+            )
     if not (recipe[0].head.for_tokens if data.task == "tagging" else recipe[0].head.for_texts):
         return f"The head {recipe[0].head.name!r} cannot answer a {data.task} task. Choose another."
     return None

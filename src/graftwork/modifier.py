@@ -82,6 +82,8 @@ class Modifier(Choice):
     """What data must have, as for methods; `one-class` where each answer is one class of several."""
     closed_form: ClassVar[bool] = False
     """Whether methods that take no steps heed it, through `table`."""
+    steps: ClassVar[bool] = True
+    """Whether methods that take steps heed it, through `begin`."""
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Called before the method's own `prepare`, once, on the pretrained weights."""

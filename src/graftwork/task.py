@@ -45,6 +45,11 @@ class Decision:
     """Multi-label: a label is given from this probability upwards."""
     sure_from: float = 0.0
     """A prediction with less confidence than this is marked `unsure`."""
+    offsets: tuple[float, ...] = ()
+    """One class a text: what is added to the log-probability of each, in the order of the labels; empty for nothing."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offsets", tuple(self.offsets))  # a saved one is a list
 
 
 @dataclass(frozen=True)

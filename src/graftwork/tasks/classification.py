@@ -68,11 +68,14 @@ class Classification(Task):
         """The whole output: (classes,)."""
         return logits, target
 
-    def probabilities(self, outputs: Sequence[np.ndarray], temperature: float) -> np.ndarray:
-        """(n, classes) in [0, 1]; rows sum to 1 unless labels are independent."""
+    def probabilities(
+        self, outputs: Sequence[np.ndarray], temperature: float, offsets: Sequence[float] = ()
+    ) -> np.ndarray:
+        """(n, classes) in [0, 1]; rows sum to 1 unless labels are independent. `offsets` move each class's share."""
         scaled = np.asarray(outputs, dtype=np.float64).reshape(-1, len(self.labels)) / temperature
         if self.multi_label:
             return 1 / (1 + np.exp(-scaled))
+        scaled = scaled + np.asarray(offsets) if len(offsets) else scaled
         scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return scaled / scaled.sum(axis=1, keepdims=True)
 
@@ -110,7 +113,7 @@ class Classification(Task):
 
     def read(self, outputs: list[np.ndarray], decision: Decision) -> list[Prediction]:
         """The most probable class, or every label from the threshold upwards."""
-        probabilities = self.probabilities(outputs, decision.temperature)
+        probabilities = self.probabilities(outputs, decision.temperature, decision.offsets)
         confidence = self._confidence(probabilities, decision.threshold)
         return [
             Prediction(
@@ -129,7 +132,7 @@ class Classification(Task):
         from sklearn.metrics import precision_recall_fscore_support
 
         truth = np.asarray(targets)
-        probabilities = self.probabilities(outputs, decision.temperature)
+        probabilities = self.probabilities(outputs, decision.temperature, decision.offsets)
         guess = (probabilities >= decision.threshold).astype(int) if self.multi_label else probabilities.argmax(axis=1)
         options: dict[str, Any] = {"labels": np.arange(len(self.labels)), "average": None, "zero_division": 0.0}
         per_class: Any = precision_recall_fscore_support(truth, guess, **options)
