@@ -28,7 +28,7 @@ from graftwork.examples import Batch, Examples, cut_by_tokens
 from graftwork.features import Features, frozen_prefix
 from graftwork.hardware import Hardware, World, autocast, is_out_of_memory
 from graftwork.method import GradientMethod, Method, ParamGroup
-from graftwork.model import TransferModel
+from graftwork.model import TransferModel, evaluating
 from graftwork.objective import Objective
 from graftwork.schedule import rate_factor
 from graftwork.vocabulary import can_compact, compact
@@ -382,7 +382,7 @@ class _Runner:
         return bool(self.method.patience) or self._fraction(step) - self.progress.validated >= _VALIDATE_SHARE - 1e-9
 
     def _validate(self, step: int) -> None:
-        self.objective.before_validation()
+        self.objective.before_validation(self._embedded)
         averaged = self.objective.weights()
         current = list[Tensor](self.weights) if averaged is None else averaged
         scores = self._scores() if averaged is None else self._scores_with(averaged)
@@ -401,6 +401,20 @@ class _Runner:
             event="evaluation", stage=self.stage.number, step=step, epoch=round(step / self.steps_per_epoch, 3),
             split="validation", seconds=round(self.progress.seconds, 2), **scores,
         )  # fmt: skip
+
+    @torch.inference_mode()
+    def _embedded(self, places: np.ndarray) -> np.ndarray:
+        """What the head reads of windows of train, (places, dim), by the weights as they are."""
+        found: np.ndarray | None = None
+        order = np.argsort(-self.train.lengths[places], kind="stable")
+        rows = {int(place): int(row) for row, place in zip(order, places[order], strict=True)}
+        with evaluating(self.model), autocast(self.model.device, self.stage.precision):
+            for part in cut_by_tokens(places[order], self.train.lengths, self.progress.max_tokens):
+                states = self.model.embed(self._batch(part).inputs).float().cpu().numpy()
+                found = np.zeros((len(places), *states.shape[1:]), dtype=np.float32) if found is None else found
+                found[[rows[int(place)] for place in part]] = states
+        assert found is not None, "there is at least one window"
+        return found
 
     def _scores(self) -> dict[str, float]:
         found, targets = outputs(

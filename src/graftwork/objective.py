@@ -106,8 +106,12 @@ class Objective:
 
     # --- which weights are handed back ---
 
-    def before_validation(self) -> None:
-        """Bring up to date what the loss does not train and validation reads; by default nothing."""
+    def before_validation(self, embed: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Bring up to date what the loss does not train and validation reads, such as a head; by default nothing.
+
+        Args:
+            embed: windows of train to what the head reads of them now, (windows, dim) float32.
+        """
 
     def weights(self) -> list[Tensor] | None:
         """What is validated, kept and handed back instead of what trains; None for that itself."""

@@ -120,6 +120,11 @@ def start_head(model: TransferModel, train: Examples) -> None:
     if not isinstance(model.head, LinearNetwork):
         model.head.start(x, y)
         return
+    read_off(model, x, y)
+
+
+def read_off(model: TransferModel, x: np.ndarray, y: np.ndarray) -> None:
+    """A quick regression on embeddings `x` (n, dim) and targets `y` as the model's head, which must be linear."""
     Regression(strengths=(10.0,), folds=5, max_iter=1000, tolerance=1e-3, seed=0).write_head(model, x, y)
     with torch.no_grad():  # a class that was not among the rows may still come
         bias = model.head.linear.bias

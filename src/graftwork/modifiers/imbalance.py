@@ -189,7 +189,7 @@ class _Resampled(Effect):
 class OverSampling(Resampling):
     """Repeat rows of rare classes until each class has at least `ratio` times the rows of the largest."""
 
-    paper: ClassVar[str] = "Japkowicz & Stephen 2002, The Class Imbalance Problem, section 3, random over-sampling"
+    paper: ClassVar[str] = "The Class Imbalance Problem, Japkowicz & Stephen 2002, random over-sampling"
 
     def wanted(self, counts: np.ndarray) -> np.ndarray:
         """No class less than it has."""
@@ -203,7 +203,7 @@ class UnderSampling(Resampling):
     Epochs become short, and a method in closed form, which reads train once, never sees the rest.
     """
 
-    paper: ClassVar[str] = "Japkowicz & Stephen 2002, The Class Imbalance Problem, section 3, random under-sampling"
+    paper: ClassVar[str] = "The Class Imbalance Problem, Japkowicz & Stephen 2002, random under-sampling"
 
     def wanted(self, counts: np.ndarray) -> np.ndarray:
         """No class more than it has."""

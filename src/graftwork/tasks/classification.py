@@ -85,7 +85,7 @@ class Classification(Task):
 
         truth = np.asarray(targets)
         fitted = minimize_scalar(
-            lambda log_t: self._negative_log_likelihood(outputs, truth, float(np.exp(log_t))),
+            lambda log_t: self._negative_log_likelihood(self.probabilities(outputs, float(np.exp(log_t))), truth),
             bounds=(-3.0, 3.0), method="bounded",
         )  # fmt: skip
         temperature = float(np.exp(fitted.x))
@@ -94,8 +94,8 @@ class Classification(Task):
         confidence = self._confidence(probabilities, threshold)
         return Decision(temperature, threshold, coverage_threshold(confidence, coverage))
 
-    def _negative_log_likelihood(self, outputs: list[np.ndarray], truth: np.ndarray, temperature: float) -> float:
-        p = np.clip(self.probabilities(outputs, temperature), 1e-12, 1 - 1e-12)
+    def _negative_log_likelihood(self, probabilities: np.ndarray, truth: np.ndarray) -> float:
+        p = np.clip(probabilities, 1e-12, 1 - 1e-12)
         if self.multi_label:
             return float(-(truth * np.log(p) + (1 - truth) * np.log(1 - p)).sum(axis=1).mean())
         return float(-np.log(p[np.arange(len(p)), truth]).mean())
@@ -141,7 +141,7 @@ class Classification(Task):
         sure = confidence >= decision.sure_from
         common = {
             "n": len(truth),
-            "loss": self._negative_log_likelihood(outputs, truth, decision.temperature),
+            "loss": self._negative_log_likelihood(probabilities, truth),
             "macro_f1": float(np.mean(per_class[2])),
             "ece": calibration_error(confidence, right),
             "coverage": float(sure.mean()),
