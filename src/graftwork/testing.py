@@ -151,7 +151,7 @@ def check_learns(trial: Trial) -> None:
     before, after = trial.untrained_loss, trial.loss_of(trial.trained)
     _claim(after < before, f"the training loss was {before:.4f} and is {after:.4f} after {STEPS} steps")
     score, floor = trial.score_of(trial.trained), trial.majority
-    needed = floor + 2 * (floor * (1 - floor) / len(trial.data["train"])) ** 0.5  # two standard errors
+    needed = floor + 2 * (floor * (1 - floor) / trial.answers) ** 0.5  # two standard errors
     _claim(score > needed, f"it scores {score:.3f} on train, where always the commonest answer scores {floor:.3f}")
 
 
@@ -365,6 +365,12 @@ class Trial:
             return float(np.mean((np.stack(found) > 0) == (np.stack(targets) > 0.5)))
         right = [f.argmax(axis=-1) == t for f, t in zip(found, targets, strict=True)]
         return float(np.mean(np.concatenate(right, axis=None)))
+
+    @property
+    def answers(self) -> int:
+        """How many answers train asks for: rows, or words."""
+        _, targets = self._on_train(self.pristine)
+        return sum(len(t) for t in targets) if self.kind == "tagging" else len(targets)
 
     @property
     def majority(self) -> float:

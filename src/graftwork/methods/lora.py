@@ -77,7 +77,7 @@ class LoRA(Merged):
     paper: ClassVar[str] = "LoRA, Hu et al. 2021, section 4.1, eq. 3"
 
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "rank": (4, 8, 16, 32)}
-    variant: ClassVar[Mapping[str, bool]] = {}
+    variant: ClassVar[Mapping[str, Any]] = {}
     """What `peft` is told besides."""
 
     rank: int = Field(default=8, ge=1)
@@ -104,7 +104,7 @@ class RsLoRA(LoRA):
     paper: ClassVar[str] = "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA, Kalajdzievski 2023, eq. 3"
 
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "rank": (16, 32, 64)}
-    variant: ClassVar[Mapping[str, bool]] = {"use_rslora": True}
+    variant: ClassVar[Mapping[str, Any]] = {"use_rslora": True}
 
     rank: int = Field(default=32, ge=1)
     """Rank of the update of each matrix."""
@@ -121,7 +121,7 @@ class DoRA(LoRA):
     name: ClassVar[str] = "dora"
     paper: ClassVar[str] = "DoRA, Liu et al. 2024, section 4.1, eq. 5"
 
-    variant: ClassVar[Mapping[str, bool]] = {"use_dora": True}
+    variant: ClassVar[Mapping[str, Any]] = {"use_dora": True}
 
 
 class IA3(Merged):
