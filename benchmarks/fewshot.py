@@ -3,7 +3,7 @@
     python benchmarks/fewshot.py DATA_FOLDER [--only METHOD]
 
 Ten draws of ten train rows a class; five others a class are validation, by which each run chooses its checkpoint. The
-defaults of the methods were looked at on one other draw, scored on the train rows that it left, never on the test split.
+defaults were looked at on one other draw, scored on the train rows that it left, never on the test split.
 Published, with encoders five to fifteen times as large: DNNC 86.7, CPFT 87.2 (Zhang et al. 2021).
 """
 

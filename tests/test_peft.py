@@ -76,10 +76,10 @@ def test_dora_learns_length_and_direction_apart(work):
         torch.testing.assert_close(layer(x), x @ weight.T + layer.base_layer.bias, atol=1e-4, rtol=1e-4)
 
 
-def test_ia3_trains_one_factor_an_output(work):
+def test_ia3_trains_one_factor_a_key_value_and_inner_feature(work):
     model, _, train = work()
     IA3().prepare(model, train)
-    assert sum(p.numel() for p in trainable(model).values()) == 3 * (4 * 32 + 64 + 32)  # q, k, v, out; up; down
+    assert sum(p.numel() for p in trainable(model).values()) == 3 * (32 + 32 + 64)  # keys, values, inner features
 
 
 def test_bitfit_trains_the_biases_and_nothing_else(work):

@@ -32,6 +32,7 @@ from graftwork.data import Data
 from graftwork.evaluate import outputs
 from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, World
+from graftwork.insertion import NAME
 from graftwork.loop import Stage, StopRequested, train
 from graftwork.method import GradientMethod, Method
 from graftwork.model import TransferModel
@@ -169,7 +170,8 @@ def check_moves_only_what_it_says(trial: Trial) -> None:
 def check_hands_back_the_plain_model(trial: Trial) -> None:
     """After `finish` the model has the classes and the names of parameters it came with: wrappers are gone.
 
-    Whole blocks at the top may be gone, too, where the config says so.
+    Whole blocks at the top may be gone, too, where the config says so; and what was inserted may stay where the model
+    says so, for it is then made again on loading.
     """
     before, after = trial.pristine, trial.trained
     _claim(type(after) is TransferModel, f"finish gives a {type(after).__name__}, not a TransferModel")
@@ -180,6 +182,8 @@ def check_hands_back_the_plain_model(trial: Trial) -> None:
     above = tuple(f"{name}." for name in cut)
     for kind, names in (("modules", _module_classes), ("parameters", _shapes)):
         there, here = names(before), names(after)
+        if after.insertions:
+            here = {name: what for name, what in here.items() if NAME not in name.split(".")}
         there = {name: what for name, what in there.items() if name not in cut and not name.startswith(above)}
         odd = sorted(set(there.items()) ^ set(here.items()))
         _claim(not odd, f"the {kind} are not those it came with: {odd[:4]}")

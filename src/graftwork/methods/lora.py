@@ -97,7 +97,7 @@ class LoRA(Merged):
         )  # fmt: skip
 
 
-class RsLoRA(LoRA):
+class RSLoRA(LoRA):
     """LoRA whose scale suits every rank: with many ranks its updates do not shrink, so that they are worth having."""
 
     name: ClassVar[str] = "rslora"
@@ -130,7 +130,7 @@ class IA3(Merged):
     name: ClassVar[str] = "ia3"
     paper: ClassVar[str] = "(IA)3 in Few-Shot Parameter-Efficient Fine-Tuning, Liu et al. 2022, section 3.3"
 
-    targets: str = "key,value,k_lin,v_lin,k_proj,v_proj,key_proj,value_proj,k,v,c_attn"
+    targets: str = "key,value,k_lin,v_lin,k_proj,v_proj,key_proj,value_proj,k,v,c_attn,Wqkv"
     """Whose outputs are scaled, by the ends of their names; where query, key and value are one layer, all of it is."""
     lr: float = Field(default=1e-2, gt=0, lt=1)
     """Learning rate of the factors, at its peak."""

@@ -24,18 +24,19 @@ class Selective(GradientMethod, abstract=True):
     """The head learns this many times as fast."""
 
     def chosen(self, encoder: nn.Module) -> list[nn.Parameter]:
-        """The encoder's parameters that train.
-
-        Raises:
-            InputError: it has none of this kind.
-        """
+        """The encoder's parameters that train."""
         raise NotImplementedError
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Freeze the encoder but for what is chosen."""
+        chosen = self.chosen(model.encoder)
+        if not chosen:
+            raise InputError(
+                f"This encoder has nothing that {self.name!r} could train. Choose another method, such as 'lora'."
+            )
         super().prepare(model, train)
         model.encoder.requires_grad_(False)
-        for parameter in self.chosen(model.encoder):
+        for parameter in chosen:
             parameter.requires_grad_(True)
 
 
@@ -47,10 +48,7 @@ class BitFit(Selective):
 
     def chosen(self, encoder: nn.Module) -> list[nn.Parameter]:
         """Every bias, those of norms included."""
-        found = [p for name, p in encoder.named_parameters() if name.rpartition(".")[2] == "bias"]
-        if not found:
-            raise InputError("This encoder has no biases that could train. Choose another method, such as 'lora'.")
-        return found
+        return [p for name, p in encoder.named_parameters() if name.rpartition(".")[2] == "bias"]
 
 
 class LayerNormTuning(Selective):
@@ -61,7 +59,4 @@ class LayerNormTuning(Selective):
     def chosen(self, encoder: nn.Module) -> list[nn.Parameter]:
         """What stands in a module whose class is called some kind of `Norm`."""
         norms = [module for module in encoder.modules() if type(module).__name__.endswith("Norm")]
-        found = [p for norm in norms for p in norm.parameters(recurse=False)]
-        if not found:
-            raise InputError("This encoder has no norms with weights to train. Choose another method, such as 'lora'.")
-        return found
+        return [p for norm in norms for p in norm.parameters(recurse=False)]
