@@ -130,7 +130,7 @@ def results(language: str) -> Iterator[tuple[str, str, str]]:
     english = language == "en"
     for name, told in (
         ("probe", _probe), ("full", _full), ("tasks", _tasks), ("speed", _speed), ("resume", _resume),
-        ("memory", _memory), ("budget", _budget), ("advisor", _advisor), ("ranking", _ranking),
+        ("memory", _memory), ("budget", _budget), ("advisor", _advisor), ("ranking", _ranking), ("fewshot", _fewshot),
     ):  # fmt: skip
         file = ROOT / "benchmarks" / "results" / f"{name}.json"
         if file.is_file():
@@ -151,6 +151,19 @@ def _probe(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
             part = {"full": "全部数据"}.get(part, f"每类 {part.removesuffix('-shot')} 条")
             draws = f"（{value['n']} 次抽样）" if value["n"] > 1 else ""
             yield f"BANKING77（77 类），线性探针，{part}{draws}：官方测试集准确率", _interval(value)
+
+
+def _fewshot(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    for method, value in found.get("summary", {}).items():
+        if method != "linear-probe":
+            draws = value["accuracy"]["n"]
+            what = (
+                f"BANKING77, 10-shot, {method}, {draws} draws: accuracy on the official test"
+                if english
+                else f"BANKING77，每类 10 条，{method}（{draws} 次抽样）：官方测试集准确率"
+            )
+            gain = "gain on the probe" if english else "比线性探针高"
+            yield what, f"{_interval(value['accuracy'])}; {gain} {_interval(value['gain'])}"
 
 
 def _full(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:

@@ -81,17 +81,6 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         runpy.run_path(f"{number}.py")
 
 
-def test_the_methods_the_readme_names_are_those_there_are() -> None:
-    import graftwork.methods  # noqa: F401
-    from graftwork.choice import lookup, names
-    from graftwork.method import Method
-
-    shelf = [name for name in names(Method) if lookup(Method, name).__module__.startswith("graftwork.methods.")]
-    for page in READMES:
-        here = re.split(r"\*\*(?:Planned|计划)", (ROOT / page).read_text(encoding="utf-8"))[0]
-        assert [name for name in shelf if f"`{name}`" not in here] == []
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8"))
