@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -88,7 +89,8 @@ def frozen_prefix(
         yield None
         return
     whole = frozen == len(layers.layer_groups(model.encoder))
-    if not whole and blocks == layers.block_count(model.encoder):  # only what follows the blocks trains
+    # only what follows the blocks trains, or the head wants to see the states below
+    if not whole and (blocks == layers.block_count(model.encoder) or model.head.reads_layers):
         yield None
         return
     with ExitStack() as stack:
@@ -118,12 +120,14 @@ def _features(
     key = hashlib.sha256(
         json.dumps(
             [FORMAT, examples.key, blocks, pooled and model.pooling, precision, _weights_digest(model, remap)]
+            + ["layers"] * model.head.reads_layers
         ).encode()
     ).hexdigest()[:32]
     folder = cache_folder() / "features" / key
     if not (folder / "features.json").is_file():
-        shape = (len(examples) if pooled else examples.tokens, model.width)
-        size = 4 * shape[0] * shape[1]  # at most
+        states = (layers.block_count(model.encoder) + 1,) if model.head.reads_layers else ()
+        shape = (len(examples) if pooled else examples.tokens, *states, model.width)
+        size = 4 * math.prod(shape)  # at most
         folder.parent.mkdir(parents=True, exist_ok=True)
         if size > min(LIMIT_BYTES, shutil.disk_usage(folder.parent).free // 2):
             raise _DoesNotFit(
@@ -146,7 +150,7 @@ def _compute(
     precision: str,
     remap: np.ndarray | None,
     file: Path,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
 ) -> torch.dtype:
     """Write the features to `file`, in the type they come in."""
     array: np.memmap | None = None
@@ -160,7 +164,7 @@ def _compute(
             if array is None:
                 array = np.memmap(file, dtype=_STORED[states.dtype], mode="w+", shape=shape)
             values = states.cpu().view(torch.int16 if states.dtype == torch.bfloat16 else states.dtype).numpy()
-            if values.ndim == 2:
+            if values.ndim == len(shape):
                 array[places] = values
                 continue
             for row, place in enumerate(places):
@@ -209,14 +213,16 @@ def embeddings(model: TransferModel, examples: Examples, *, precision: str = "fp
 
 @torch.inference_mode()
 def embeddings_of(model: TransferModel, examples: Examples, places: np.ndarray, precision: str) -> np.ndarray:
-    """What the head reads for some windows, (places, dim), computed now and not kept."""
-    found = np.zeros((len(places), model.width), dtype=np.float32)
+    """What the head reads of some windows, (places, ...), computed now and not kept."""
+    found: np.ndarray | None = None
     order = np.argsort(-examples.lengths[places], kind="stable")
     position = {int(place): i for i, place in enumerate(places)}
     with evaluating(model), autocast(model.device, precision):
         for part in cut_by_tokens(places[order], examples.lengths, max_tokens=8192):
             states = model.embed(examples.batch(part).to(model.device).inputs).float().cpu().numpy()
+            found = np.zeros((len(places), *states.shape[1:]), dtype=np.float32) if found is None else found
             found[[position[int(place)] for place in part]] = states
+    assert found is not None, "there is at least one window"
     return found
 
 

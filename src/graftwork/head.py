@@ -20,9 +20,11 @@ class HeadNetwork(nn.Module):
     Attributes:
         fresh: whether nothing has been learned yet.
         reads_tokens: whether it reads token states (batch, length, dim) for an answer a text.
+        reads_layers: whether it reads every layer's pooled state, (batch, layers + 1, dim), the embeddings' first.
     """
 
     reads_tokens: ClassVar[bool] = False
+    reads_layers: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,11 +39,16 @@ class HeadNetwork(nn.Module):
         raise NotImplementedError
 
     def prepared(self, embeddings: np.ndarray) -> np.ndarray:
-        """Embeddings (n, dim) as an outside estimator should see them."""
+        """What the head reads, (n, dim) or (n, layers + 1, dim), as a regression should see it: (n, dim)."""
         return embeddings
 
+    @property
+    def probe(self) -> HeadNetwork | None:
+        """The linear part that can hold a regression on `prepared` embeddings; None where there is none."""
+        return None
+
     def start(self, embeddings: np.ndarray, targets: np.ndarray) -> None:
-        """Begin from a frozen encoder's embeddings (n, dim) and targets, (n,) or (n, labels), in closed form.
+        """Begin from `prepared` embeddings (n, dim) and targets, (n,) or (n, labels), where there is no `probe`.
 
         By default nothing: the weights stay as they were drawn.
         """
@@ -55,12 +62,13 @@ class Head(Choice):
     for_texts: ClassVar[bool] = True
     """Whether it can answer for a whole text."""
 
-    def build(self, dim: int, classes: int, *, token_level: bool) -> HeadNetwork:
+    def build(self, dim: int, classes: int, *, token_level: bool, layers: int = 1) -> HeadNetwork:
         """A fresh network.
 
         Args:
             dim: width of the embeddings.
             classes: number of outputs.
             token_level: whether there is an answer for each token.
+            layers: how many layers' states there are to read, the embeddings' among them.
         """
         raise NotImplementedError

@@ -22,7 +22,7 @@ from graftwork.choice import InputError, parse
 from graftwork.head import Head
 from graftwork.heads.linear import Linear
 from graftwork.insertion import Insertion, inserted_weights
-from graftwork.layers import RunAbove, stacks
+from graftwork.layers import RunAbove, block_count, stacks
 from graftwork.modalities.text import Text
 from graftwork.task import Decision, Prediction, Task, Window
 
@@ -71,7 +71,9 @@ class TransferModel(nn.Module):
         self.head_choice = head or Linear()
         if not (self.head_choice.for_tokens if task.token_level else self.head_choice.for_texts):
             raise InputError(f"The head {self.head_choice.name!r} cannot answer a {task.name} task. Choose another.")
-        self.head = self.head_choice.build(width_of(encoder), len(task.labels), token_level=task.token_level)
+        self.head = self.head_choice.build(
+            width_of(encoder), len(task.labels), token_level=task.token_level, layers=block_count(encoder) + 1
+        )
         self.insertions: list[Insertion] = []
         self.decision = decision or Decision()
         for _, blocks in stacks(encoder):
@@ -99,13 +101,17 @@ class TransferModel(nn.Module):
     # --- tensors in, tensors out ---
 
     def embed(self, inputs: dict[str, Tensor]) -> Tensor:
-        """What the head reads: (batch, dim), or (batch, length, dim) where it `reads_tokens`.
+        """What the head reads: (batch, dim); (batch, length, dim) where it `reads_tokens`; (batch, layers + 1, dim)
+        where it `reads_layers`.
 
         `inputs` holds the encoder's own arguments and, while a frozen prefix is read from disk (see `features`),
         either `hidden`, the states that enter the first block that trains, or `embedding`, already what the head reads.
         """
         if "embedding" in inputs:
             return inputs["embedding"]
+        if self.head.reads_layers:
+            states = self.encoder(**inputs, output_hidden_states=True).hidden_states
+            return torch.stack([pool(s.float(), inputs["attention_mask"], self.pooling) for s in states], dim=1)
         if "hidden" in inputs:
             assert self.above is not None
             rest = {k: v for k, v in inputs.items() if k != "hidden"}

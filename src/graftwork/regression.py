@@ -49,11 +49,11 @@ class Regression:
             warnings.filterwarnings("ignore", message="The number of unique classes")
             found, bias = self._several(x, y, counts) if y.ndim == 2 else self._one(x, y, counts)
         present = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
-        assert isinstance(model.head, LinearNetwork), "only a linear head can hold a regression"
-        weights = np.zeros(model.head.linear.weight.shape, dtype=np.float32)
+        linear = _probe(model)
+        weights = np.zeros(linear.linear.weight.shape, dtype=np.float32)
         biases = np.full(len(weights), _NEVER, dtype=np.float32)
         weights[present], biases[present] = found, bias
-        model.head.write(weights, biases)
+        linear.write(weights, biases)
         model.head.fresh = False
 
     def _one(self, x: np.ndarray, y: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -117,18 +117,23 @@ def start_head(model: TransferModel, train: Examples) -> None:
         some = np.sort(np.random.default_rng(0).permutation(len(train))[:ROWS_TO_CHOOSE_BY])
         x = model.head.prepared(embeddings_of(model, train, some, precision))
         y = np.asarray(train.targets[some])
-    if not isinstance(model.head, LinearNetwork):
+    if model.head.probe is None:
         model.head.start(x, y)
         return
     read_off(model, x, y)
 
 
 def read_off(model: TransferModel, x: np.ndarray, y: np.ndarray) -> None:
-    """A quick regression on embeddings `x` (n, dim) and targets `y` as the model's head, which must be linear."""
+    """A quick regression on embeddings `x` (n, dim) and targets `y` as the model's head, which has a linear part."""
     Regression(strengths=(10.0,), folds=5, max_iter=1000, tolerance=1e-3, seed=0).write_head(model, x, y)
     with torch.no_grad():  # a class that was not among the rows may still come
-        bias = model.head.linear.bias
+        bias = _probe(model).linear.bias
         bias[bias == _NEVER] = bias[bias != _NEVER].min()
+
+
+def _probe(model: TransferModel) -> LinearNetwork:
+    assert isinstance(model.head.probe, LinearNetwork), "only a linear part can hold a regression"
+    return model.head.probe
 
 
 def table(model: TransferModel, train: Examples, precision: str = "fp32") -> tuple[np.ndarray, np.ndarray]:

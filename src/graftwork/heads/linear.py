@@ -42,6 +42,11 @@ class LinearNetwork(HeadNetwork):
         """Of unit length where the head makes them so."""
         return unit(embeddings) if self.normalized else embeddings
 
+    @property
+    def probe(self) -> LinearNetwork:
+        """Itself."""
+        return self
+
     @torch.no_grad()
     def write(self, weight: np.ndarray, bias: np.ndarray) -> None:
         """Take weights (classes, dim) and biases (classes,) that were fitted on `prepared` embeddings."""
@@ -58,7 +63,7 @@ class Linear(Head):
     normalized: bool | None = None
     """Whether embeddings are brought to unit length; by default where there is one answer a text."""
 
-    def build(self, dim: int, classes: int, *, token_level: bool) -> HeadNetwork:
+    def build(self, dim: int, classes: int, *, token_level: bool, layers: int = 1) -> HeadNetwork:
         """A `LinearNetwork` with small weights."""
         normalized = not token_level if self.normalized is None else self.normalized
         return LinearNetwork(dim, classes, normalized=normalized, scale=self.scale)

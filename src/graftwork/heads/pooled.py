@@ -37,7 +37,7 @@ class MLP(Head):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Of the hidden layer, while it trains."""
 
-    def build(self, dim: int, classes: int, *, token_level: bool) -> HeadNetwork:
+    def build(self, dim: int, classes: int, *, token_level: bool, layers: int = 1) -> HeadNetwork:
         """An `MLPNetwork` as torch draws it."""
         return MLPNetwork(dim, self.hidden or dim, classes, self.dropout)
 
@@ -78,6 +78,6 @@ class Cosine(Head):
     scale: float = Field(default=10.0, gt=0)
     """What the cosines are multiplied by at first; it is learned."""
 
-    def build(self, dim: int, classes: int, *, token_level: bool) -> HeadNetwork:
+    def build(self, dim: int, classes: int, *, token_level: bool, layers: int = 1) -> HeadNetwork:
         """A `CosineNetwork` with prototypes at random."""
         return CosineNetwork(dim, classes, self.scale)

@@ -63,7 +63,7 @@ class DepthwiseSeparable(Head):
             raise ValueError("it must be odd, so that a token stands in the middle")
         return kernel
 
-    def build(self, dim: int, classes: int, *, token_level: bool) -> HeadNetwork:
+    def build(self, dim: int, classes: int, *, token_level: bool, layers: int = 1) -> HeadNetwork:
         """A `SeparableNetwork` that begins as a mean and a linear layer."""
         return SeparableNetwork(dim, classes, self.kernel, token_level=token_level)
 
@@ -95,6 +95,6 @@ class AttentionPooling(Head):
     paper: ClassVar[str] = "A Structured Self-Attentive Sentence Embedding, Lin et al. 2017, eq. 5 with one hop"
     for_tokens: ClassVar[bool] = False
 
-    def build(self, dim: int, classes: int, *, token_level: bool) -> HeadNetwork:
+    def build(self, dim: int, classes: int, *, token_level: bool, layers: int = 1) -> HeadNetwork:
         """An `AttendingNetwork` that begins as a mean and a linear layer."""
         return AttendingNetwork(dim, classes)

@@ -41,6 +41,8 @@ class LowerLayers(Method):
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Nothing trains by gradient."""
         super().prepare(model, train)
+        if model.head.reads_layers:
+            raise InputError(f"The head {model.head_choice.name!r} reads the layers that lower-layers cuts off.")
         if not layers.has_single_stack(model.encoder):
             raise InputError("This encoder's blocks share their weights or stand in two stacks: it cannot be cut.")
         model.encoder.requires_grad_(False)
