@@ -132,7 +132,9 @@ def test_splitting_a_batch_gives_the_same_gradient(staged, kind):
         s = staged(FullFineTuning(dropout=0.0), kind=kind)
         s.model.eval()
         weights = list(s.model.parameters())
-        runner = _Runner(s.model, s.train, s.validation, s.stage, None, [], weights, torch.optim.SGD(weights, lr=0.1))
+        objective = s.stage.method.objective(s.model, s.train, weights)
+        optimizer = torch.optim.SGD(weights, lr=0.1)
+        runner = _Runner(s.model, s.validation, s.stage, None, [], weights, optimizer, objective)
         runner.progress.max_tokens = max_tokens
         loss = runner._gradients(0, s.train.shuffled(32, (0,))[0])
         return loss, [w.grad for w in weights]
