@@ -29,6 +29,7 @@ from graftwork.run import Run
 
 VERBS = (
     "check",
+    "augment",
     "fit",
     "compare",
     "advise",

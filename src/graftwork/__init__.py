@@ -19,6 +19,7 @@ __all__ = [
     "Run",
     "TransferModel",
     "advise",
+    "augment",
     "check",
     "compare",
     "evaluate",
@@ -31,6 +32,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from graftwork.advise import Advice, advise
+    from graftwork.augment import augment
     from graftwork.budget import Budget
     from graftwork.check import check
     from graftwork.choice import InputError

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Sized for two CPU cores: with everything around the fit, the demo ends within two minutes.
 DEMO_BUDGET = "45s"
 DEMO_SENTENCE = "Wait until all the tasks of the group have finished."
+# Rows that were made are looked at, where they are not written.
+SHOWN = 20
 
 
 @verb(json="ok, errors, warnings, notes (counts), findings, summary, ledger, data")
@@ -51,6 +53,73 @@ def check(
     screen.data(report)
     screen.answer(**report)
     raise typer.Exit(DONE if report["ok"] else WRONG_INPUT)
+
+
+@verb(
+    json="out, counts {kind: {asked, made, unchanged, repeated, held_out, flagged, dropped}}, rows {split: count}, "
+    "asked, seconds, shown [{kind, row, original, augmented, label, flagged, answer}]"
+)
+def augment(
+    data: typed.Source,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Kinds (repeated, or with commas); by default those that suit the task."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KIND.FIELD=VALUE", help="A field of a kind, such as its model's folder."),
+    ] = None,
+    copies: Annotated[int, typer.Option(min=1, help="How many times each kind rewrites each row.")] = 1,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rewrite at most this many train rows, at random.")] = None,
+    check_with: Annotated[
+        Path | None, typer.Option("--check-with", metavar="RUN", help="A finished run that flags labels it doubts.")
+    ] = None,
+    drop_flagged: Annotated[bool, typer.Option("--drop-flagged", help="Leave flagged rows out.")] = False,
+    show: Annotated[int | None, typer.Option(min=1, help="Print so many rows; 20 where none is written.")] = None,
+    seed: typed.Seed = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder of splits to write.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace augmented data in that folder.")] = False,
+    task: typed.Task = None,
+    text: typed.Text = None,
+    label: typed.Label = None,
+    multi_label: typed.MultiLabel = None,
+    drop: typed.Drop = None,
+    validation: typed.Validation = None,
+    test: typed.Test = None,
+    limit: typed.Limit = None,
+    shots: typed.Shots = None,
+    data_seed: typed.DataSeed = None,
+    device: typed.Device = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Write train texts anew and look at them; with --out, keep them in a folder of splits that `graft fit` reads."""
+    from graftwork.augment import augment
+    from graftwork.cli.asked import known, load_options
+
+    load = load_options(
+        text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, limit=limit,
+        shots=shots, seed=data_seed, task=task,
+    )  # fmt: skip
+    screen = screen_of(as_json)
+    shown = show or (0 if out else SHOWN)
+    with screen.progress() as meter:
+        found = augment(
+            {"source": data, **load},
+            with_=_kinds(with_, settings),
+            copies=copies,
+            rows=rows if out or rows else shown,  # to look at them, no more are needed
+            check_with=check_with,
+            drop_flagged=drop_flagged,
+            out=out,
+            force=force,
+            hardware=known(device=device),
+            on_event=meter,
+            **known(seed=seed),
+        )
+    examples = found.preview(shown)
+    told = {"out": found.out, **found.as_dict()}
+    _show_augmented(screen, told, examples)
+    screen.answer(**told, shown=examples)
 
 
 @verb(json="run (its folder), state, report, metrics {split: {...}}, cost, happened, findings")
@@ -214,6 +283,46 @@ def demo(
     answer = predict(run, [text])[0]
     screen.prediction({"text": text} | answer)
     screen.answer(**_told(run), text=text, prediction=answer)
+
+
+def _kinds(said: list[str] | None, settings: list[str] | None) -> list[Any] | None:
+    from graftwork.choice import InputError
+    from graftwork.cli.asked import with_settings, words
+
+    kinds = words(said)
+    unclear = [setting for setting in settings or [] if "." not in setting.partition("=")[0]]
+    if settings and not kinds:
+        raise InputError("--set belongs to a kind: name the kinds with --with.")
+    if unclear and len(kinds) > 1:
+        raise InputError(f"Say of which kind: --set {kinds[0]}.{unclear[0]}.")
+    return with_settings([{kind: {}} for kind in kinds], settings or []) if kinds else None
+
+
+def _show_augmented(screen: Screen, told: dict[str, Any], shown: list[dict[str, Any]]) -> None:
+    for row in shown:
+        doubted = f", flagged: the run says {_said(row['answer'])}" if row["flagged"] and row["answer"] else ""
+        tags = row["label"] if isinstance(row["augmented"], list) else None
+        screen.say(
+            f"{row['kind']}, row {row['row']:,}" + (f", {_said(row['label'])}" if tags is None else "") + doubted
+        )
+        screen.say(f"        {row['original'] if tags is None else ' '.join(row['original'])}")
+        words = zip(row["augmented"], tags or (), strict=False)
+        made = " ".join(word if tag == "O" else f"{word}/{tag}" for word, tag in words) if tags else row["augmented"]
+        screen.say(f"      → {made}")
+    if shown:
+        screen.say()
+    columns = ("kind", *(name.replace("_", " ") for name in next(iter(told["counts"].values()))))
+    screen.table(columns, [(kind, *(f"{n:,}" for n in each.values())) for kind, each in told["counts"].items()])
+    if told["out"]:
+        made = sum(each["made"] for each in told["counts"].values())
+        screen.say(f"Train has {told['rows']['train']:,} rows, {made:,} of them made.", "bold green")
+        screen.say(f"Fit it:  graft fit {told['out']}")
+    else:
+        screen.say("Nothing is written. Keep such rows, of all of train, with --out FOLDER.")
+
+
+def _said(label: str | list[str]) -> str:
+    return label if isinstance(label, str) else ", ".join(label) or "(no label)"
 
 
 def _fit(screen: Screen, asked: dict[str, Any], *, force: bool) -> Run:
