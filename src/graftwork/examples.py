@@ -55,13 +55,14 @@ class Examples:
             read in parts.
         lost: tokens that no window of a row holds, (windows,): what truncation cost.
         key: names the content; equal keys mean equal examples.
+        data: what it is a split of.
     """
 
-    def __init__(self, folder: Path, modality: Text, task: Task):
+    def __init__(self, folder: Path, modality: Text, task: Task, data: Data):
         described = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
         self.key: str = described["key"]
         self.rows: int = described["rows"]
-        self.modality, self.task = modality, task
+        self.modality, self.task, self.data = modality, task, data
         self.lengths = np.load(folder / "lengths.npy")
         self.example = np.load(folder / "example.npy")
         self.lost = np.load(folder / "lost.npy")
@@ -154,7 +155,7 @@ def tokenised(data: Data, split: str, task: Task, modality: Text) -> Examples:
     folder = cache_folder() / "examples" / key
     if not (folder / "examples.json").is_file():
         _build(data[split], task, modality, folder, key)
-    return Examples(folder, modality, task)
+    return Examples(folder, modality, task, data)
 
 
 def cache_folder() -> Path:

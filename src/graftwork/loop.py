@@ -325,11 +325,19 @@ class _Runner:
                 raise failure or RuntimeError("Another process ran out of memory.")
             return None
         if self.world.size > 1:
-            for weight in self.weights:
-                if weight.requires_grad and weight.grad is None:
-                    weight.grad = torch.zeros_like(weight)
-            self.world.add_up([w.grad for w in self.weights if w.grad is not None] + [loss])
+            self._add_up(loss)
         return float(loss)
+
+    def _add_up(self, loss: Tensor) -> None:
+        """Sum over the processes; what has a gradient in none of them keeps none, and the optimizer leaves it alone."""
+        touched = torch.tensor([float(w.grad is not None) for w in self.weights], device=loss.device)
+        for weight in self.weights:
+            if weight.requires_grad and weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        self.world.add_up([w.grad for w in self.weights if w.grad is not None] + [touched, loss])
+        for weight, some in zip(self.weights, touched.tolist(), strict=True):
+            if not some:
+                weight.grad = None
 
     def _own_gradients(self, step: int, places: np.ndarray) -> Tensor:
         """The part of the loss, and in the weights of the gradients, that falls to this process."""

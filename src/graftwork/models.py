@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,10 +39,12 @@ def resolve(model: str | Path) -> Path:
     """The folder with a model's config, weights and tokenizer.
 
     Args:
-        model: `"minilm"`, a local folder, or a hub id such as `organisation/name` (downloaded once, then cached).
+        model: `"minilm"`, a local folder, that of a run included, or a hub id such as `organisation/name` (downloaded
+            once, then cached).
 
     Raises:
-        InputError: nothing is there, the folder has no config.json, or the embedded weights are not the published ones.
+        InputError: nothing is there, the folder has no config.json, the embedded weights are not the published ones,
+            or the encoder is not whole without what was inserted into it.
     """
     if str(model) in EMBEDDED:
         return _embedded(str(model))
@@ -49,12 +52,26 @@ def resolve(model: str | Path) -> Path:
     if path.is_dir():
         if (path / "model" / "config.json").is_file():  # a run folder: continue from what it fitted
             path = path / "model"
+        if (path / "run.json").is_file():
+            raise InputError(f"Run {str(model)!r} holds no model yet. Go on with it first: graft resume {model}")
         if not (path / "config.json").is_file():
             raise InputError(f"Folder {str(model)!r} is not a model: it has no config.json. Give a model's folder.")
+        _require_whole(path)
         return path.resolve()
     if path.exists() or str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
         raise InputError(f"Model {str(model)!r} is not a folder. {suggest(str(model), EMBEDDED)} Or give a folder.")
     return _from_hub(str(model))
+
+
+def _require_whole(folder: Path) -> None:
+    """Refuse a saved model whose encoder works with insertions: what reads it as a pretrained one leaves them out."""
+    saved = folder / "graft.json"
+    inserted = json.loads(saved.read_text(encoding="utf-8")).get("inserted") if saved.is_file() else None
+    if inserted:
+        raise InputError(
+            f"The run in {str(folder)!r} put {next(iter(inserted[0]))!r} into its encoder, which would be lost to "
+            "another task. Fit the first by a method that leaves a plain encoder, such as 'lora' or 'full-fine-tuning'."
+        )
 
 
 @cache
