@@ -21,6 +21,7 @@ from graftwork.choice import InputError
 from graftwork.data import Data, DataError
 from graftwork.fit import Interrupted, Request, fit, predict, resume
 from graftwork.methods import FullFineTuning, GradualUnfreezing, LinearProbe, TopLayers
+from graftwork.objective import Objective
 from graftwork.run import Run
 from graftwork.testing import learnable
 
@@ -358,7 +359,7 @@ def test_what_cannot_be_resumed_is_told(tmp_path):
 
 
 def test_a_failed_run_says_why(fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(FullFineTuning, "loss", lambda self, model, batch: model(batch.inputs).sum() * float("nan"))
+    monkeypatch.setattr(Objective, "loss", lambda self, batch: self.model(batch.inputs).sum() * float("nan"))
     with pytest.raises(RuntimeError, match="at step 1, on rows"):
         fitted()
     run = Run.open(tmp_path / "run")
