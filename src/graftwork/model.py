@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from graftwork.heads.linear import Linear
 from graftwork.insertion import Insertion, inserted_weights
 from graftwork.layers import RunAbove, block_count, stacks
 from graftwork.modalities.text import Text
+from graftwork.models import load_network, quiet
 from graftwork.task import Decision, Prediction, Task, Window
 
 Pooling = Literal["mean", "cls", "max"]
@@ -179,7 +179,7 @@ class TransferModel(nn.Module):
         """Write the model: the encoder as plain `transformers` reads it, beside it head.safetensors and graft.json."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with _quiet():
+        with quiet():
             inserted = inserted_weights(self.encoder)
             plain = {k: v for k, v in self.encoder.state_dict().items() if k not in inserted}
             self.encoder.save_pretrained(folder, state_dict=plain)  # type: ignore[operator]
@@ -297,33 +297,7 @@ def _load_encoder(folder: Path, remote_code: bool) -> nn.Module:
     """The bare network, in fp32, without the pooler that no head of ours reads."""
     from transformers import AutoModel
 
-    if not list(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{str(folder)!r} has no .safetensors weights; pickled ones are never read. Convert them first."
-        )
-    try:
-        with _quiet():
-            encoder = AutoModel.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=remote_code
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"The model in {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    encoder, _ = load_network(AutoModel, folder, trust_remote_code=remote_code)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars, and no load report: it counts pooler and language-model head as surprises."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from graftwork.choice import InputError, suggest
 
@@ -105,3 +108,48 @@ def _from_hub(name: str) -> Path:
         raise InputError(f"Model {name!r} is not on this machine and no hub could be reached. Give a folder.") from None
     except HfHubHTTPError as error:
         raise InputError(f"The hub has no model {name!r} for you: {error}") from None
+
+
+def load_network(auto: Any, folder: Path, *, how: str = "", **options: Any) -> tuple[Any, dict[str, Any]]:
+    """The network of a folder in fp32, and what `transformers` says of its loading, such as `missing_keys`.
+
+    Args:
+        auto: an Auto class of `transformers`.
+        folder: what `resolve` gave.
+        how: what it is loaded as, for the message; begins with a space.
+        options: of `from_pretrained`.
+
+    Raises:
+        InputError: no safetensors weights (a pickle is never read), or an architecture that `auto` does not know.
+    """
+    import torch
+
+    if not list(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{str(folder)!r} has no .safetensors weights; pickled ones are never read. Convert them first."
+        )
+    try:
+        with quiet():
+            return auto.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True,
+                **options,
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"The model in {str(folder)!r} cannot be loaded{how}: {why}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars, and no load report: it counts pooler and language-model head as surprises."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -5,8 +5,7 @@ Everything of `transformers` that the kinds on this shelf need is here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from transformers.generation.logits_process import LogitsProcessor, LogitsProces
 
 from graftwork.choice import InputError
 from graftwork.modalities.text import Text
-from graftwork.models import resolve
+from graftwork.models import load_network, resolve
 
 if TYPE_CHECKING:
     from graftwork.hardware import Hardware
@@ -58,7 +57,7 @@ class LanguageModel:
         if not folder:
             raise InputError(f"Give the folder of a {kind} language model: {asked_by}=FOLDER.")
         path = resolve(folder)
-        network, loaded = _loaded(getattr(transformers, _HEADS[kind]), path, f"as a {kind} language model")
+        network, loaded = load_network(getattr(transformers, _HEADS[kind]), path, how=f" as a {kind} language model")
         if loaded["missing_keys"]:
             raise InputError(
                 f"The model in {str(path)!r} has no {kind} language-model head (it lacks "
@@ -72,7 +71,9 @@ class LanguageModel:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         positions = getattr(network.config, "max_position_embeddings", None) or 512
-        return cls(path, network.to(hardware.torch_device()), tokenizer, min(tokenizer.model_max_length, positions))
+        return cls(
+            path, network.eval().to(hardware.torch_device()), tokenizer, min(tokenizer.model_max_length, positions)
+        )
 
     @torch.inference_mode()
     def write(
@@ -134,39 +135,9 @@ def word_embeddings(folder: str, asked_by: str) -> tuple[Tokenizer, np.ndarray]:
         InputError: nothing is there, or it cannot be read.
     """
     path = resolve(folder)
-    network, _ = _loaded(transformers.AutoModel, path, f"for {asked_by}")
+    network, _ = load_network(transformers.AutoModel, path, how=f" for {asked_by}")
     return Text.from_folder(path).tokenizer, network.get_input_embeddings().weight.detach().float().numpy()
-
-
-def _loaded(auto: Any, path: Path, how: str) -> tuple[Any, dict[str, Any]]:
-    """The network of a folder in fp32 and eval mode, and which weights were missing there."""
-    if not list(path.glob("*.safetensors")):
-        raise InputError(f"{str(path)!r} has no .safetensors weights; pickled ones are never read. Convert them first.")
-    try:
-        with _quiet():
-            network, loaded = auto.from_pretrained(
-                path, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"The model in {str(path)!r} cannot be loaded {how}: {_first_line(error)}") from None
-    return network.eval(), loaded
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no load report: what is missing is answered here."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
