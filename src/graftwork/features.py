@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from graftwork import layers
 from graftwork.examples import Batch, Examples, building, cache_folder, cut_by_tokens
 from graftwork.hardware import autocast
-from graftwork.model import TransferModel, evaluating, pool
+from graftwork.model import TransferModel, evaluating
 
 log = logging.getLogger(__name__)
 
@@ -211,37 +211,65 @@ def embeddings(model: TransferModel, examples: Examples, *, precision: str = "fp
             parameter.requires_grad_(flag)
 
 
-@torch.inference_mode()
-def embeddings_of(model: TransferModel, examples: Examples, places: np.ndarray, precision: str) -> np.ndarray:
-    """What the head reads of some windows, (places, ...), computed now and not kept."""
-    found: np.ndarray | None = None
-    order = np.argsort(-examples.lengths[places], kind="stable")
-    position = {int(place): i for i, place in enumerate(places)}
-    with evaluating(model), autocast(model.device, precision):
-        for part in cut_by_tokens(places[order], examples.lengths, max_tokens=8192):
-            states = model.embed(examples.batch(part).to(model.device).inputs).float().cpu().numpy()
-            found = np.zeros((len(places), *states.shape[1:]), dtype=np.float32) if found is None else found
-            found[[position[int(place)] for place in part]] = states
-    assert found is not None, "there is at least one window"
-    return found
+def embeddings_of(
+    model: TransferModel,
+    examples: Examples,
+    places: np.ndarray,
+    precision: str,
+    *,
+    features: Features | None = None,
+    remap: np.ndarray | None = None,
+    max_tokens: int = 8192,
+) -> np.ndarray:
+    """What the head reads of some windows, (places, ...) float32, computed now and not kept.
+
+    Args:
+        model: what reads, in eval mode.
+        examples: the split.
+        places: which windows of it.
+        precision: `fp32` or `bf16`.
+        features: the frozen prefix's output for the split, where there is one.
+        remap: rows of the compacted embedding table, where there is one.
+        max_tokens: computed at once, padding included.
+    """
+
+    def read(some: np.ndarray) -> Tensor:
+        batch = examples.batch(some, remap)
+        return model.embed((features.into(batch) if features else batch).to(model.device).inputs)
+
+    return _gathered(model, examples, places, precision, read, max_tokens)
 
 
-@torch.inference_mode()
 def layer_states(model: TransferModel, examples: Examples, places: np.ndarray, precision: str) -> np.ndarray:
     """What a head would read of windows at every depth: (blocks + 1, places, dim) float32, pooled, the lowest first.
 
     The first are the embeddings, the last is what `embeddings` gives.
     """
+
+    def read(some: np.ndarray) -> Tensor:
+        return model.embed_layers(examples.batch(some).to(model.device).inputs)
+
+    found = _gathered(model, examples, places, precision, read, max_tokens=8192)
+    return np.ascontiguousarray(found.transpose(1, 0, 2))
+
+
+@torch.inference_mode()
+def _gathered(
+    model: TransferModel,
+    examples: Examples,
+    places: np.ndarray,
+    precision: str,
+    read: Callable[[np.ndarray], Tensor],
+    max_tokens: int,
+) -> np.ndarray:
+    """What `read` gives of windows, (some, ...), a part of `places` at a time, in the order of `places`."""
     found: np.ndarray | None = None
+    order = np.argsort(-examples.lengths[places], kind="stable")
     position = {int(place): i for i, place in enumerate(places)}
-    order = places[np.argsort(-examples.lengths[places], kind="stable")]
     with evaluating(model), autocast(model.device, precision):
-        for part in cut_by_tokens(order, examples.lengths, max_tokens=8192):
-            inputs = examples.batch(part).to(model.device).inputs
-            states = model.encoder(**inputs, output_hidden_states=True).hidden_states
-            pooled = torch.stack([pool(state.float(), inputs["attention_mask"], model.pooling) for state in states])
-            if found is None:
-                found = np.zeros((len(states), len(places), pooled.shape[-1]), dtype=np.float32)
-            found[:, [position[int(place)] for place in part]] = pooled.cpu().numpy()
+        for part in cut_by_tokens(places[order], examples.lengths, max_tokens):
+            states = read(part).float().cpu().numpy()
+            found = np.zeros((len(places), *states.shape[1:]), dtype=np.float32) if found is None else found
+            found[[position[int(place)] for place in part]] = states
     assert found is not None, "there is at least one window"
     return found

@@ -25,10 +25,10 @@ from graftwork.checkpoint import Progress
 from graftwork.dropout import quick_dropout
 from graftwork.evaluate import outputs, quick_score
 from graftwork.examples import Batch, Examples, cut_by_tokens
-from graftwork.features import Features, frozen_prefix
+from graftwork.features import Features, embeddings_of, frozen_prefix
 from graftwork.hardware import Hardware, World, autocast, is_out_of_memory
 from graftwork.method import GradientMethod, Method, ParamGroup
-from graftwork.model import TransferModel, evaluating
+from graftwork.model import TransferModel
 from graftwork.objective import Objective
 from graftwork.schedule import rate_factor
 from graftwork.vocabulary import can_compact, compact
@@ -174,13 +174,8 @@ class _Runner:
         optimizer: torch.optim.Optimizer,
         objective: Objective,
     ):
-        self.model, self.train, self.validation, self.stage, self.remap = (
-            model,
-            objective.train,
-            validation,
-            stage,
-            remap,
-        )
+        self.model, self.train, self.validation = model, objective.train, validation
+        self.stage, self.remap = stage, remap
         self.groups, self.weights, self.optimizer, self.objective = groups, weights, optimizer, objective
         self.method, self.world = stage.method, stage.world
         self.fused = bool(optimizer.defaults.get("fused"))
@@ -410,19 +405,12 @@ class _Runner:
             split="validation", seconds=round(self.progress.seconds, 2), **scores,
         )  # fmt: skip
 
-    @torch.inference_mode()
     def _embedded(self, places: np.ndarray) -> np.ndarray:
-        """What the head reads of windows of train, (places, dim), by the weights as they are."""
-        found: np.ndarray | None = None
-        order = np.argsort(-self.train.lengths[places], kind="stable")
-        rows = {int(place): int(row) for row, place in zip(order, places[order], strict=True)}
-        with evaluating(self.model), autocast(self.model.device, self.stage.precision):
-            for part in cut_by_tokens(places[order], self.train.lengths, self.progress.max_tokens):
-                states = self.model.embed(self._batch(part).inputs).float().cpu().numpy()
-                found = np.zeros((len(places), *states.shape[1:]), dtype=np.float32) if found is None else found
-                found[[rows[int(place)] for place in part]] = states
-        assert found is not None, "there is at least one window"
-        return found
+        """What the head reads of windows of train, (places, ...), by the weights as they are."""
+        return embeddings_of(
+            self.model, self.train, places, self.stage.precision, features=self.features[0] if self.features else None,
+            remap=self.remap, max_tokens=self.progress.max_tokens,
+        )  # fmt: skip
 
     def _scores(self) -> dict[str, float]:
         found, targets = outputs(

@@ -110,8 +110,7 @@ class TransferModel(nn.Module):
         if "embedding" in inputs:
             return inputs["embedding"]
         if self.head.reads_layers:
-            states = self.encoder(**inputs, output_hidden_states=True).hidden_states
-            return torch.stack([pool(s.float(), inputs["attention_mask"], self.pooling) for s in states], dim=1)
+            return self.embed_layers(inputs)
         if "hidden" in inputs:
             assert self.above is not None
             rest = {k: v for k, v in inputs.items() if k != "hidden"}
@@ -120,6 +119,11 @@ class TransferModel(nn.Module):
             hidden = self.encoder(**inputs).last_hidden_state
         hidden = hidden.float()
         return hidden if self.reads_tokens else pool(hidden, inputs["attention_mask"], self.pooling)
+
+    def embed_layers(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Every layer's pooled states, the embeddings' first: (batch, layers + 1, dim)."""
+        states = self.encoder(**inputs, output_hidden_states=True).hidden_states
+        return torch.stack([pool(state.float(), inputs["attention_mask"], self.pooling) for state in states], dim=1)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits: (batch, classes), or (batch, length, tags)."""

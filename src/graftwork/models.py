@@ -1,4 +1,4 @@
-"""Where a model's files come from: the embedded one, a local folder, or a hub. Nothing is loaded or run here.
+"""Where a model's files come from, the embedded one, a local folder or a hub, and how `transformers` reads them.
 
 Local paths are tried before anything else, because an uncached hub name costs a minute of retries without a network.
 """

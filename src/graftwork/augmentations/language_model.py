@@ -71,9 +71,7 @@ class LanguageModel:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         positions = getattr(network.config, "max_position_embeddings", None) or 512
-        return cls(
-            path, network.eval().to(hardware.torch_device()), tokenizer, min(tokenizer.model_max_length, positions)
-        )
+        return cls(path, network.to(hardware.torch_device()), tokenizer, min(tokenizer.model_max_length, positions))
 
     @torch.inference_mode()
     def write(
