@@ -307,10 +307,7 @@ def _distinct(made: list[Made], train: Split, counts: Mapping[str, Counts]) -> l
 
 def _apart(made: list[Made], data: Data, counts: Mapping[str, Counts]) -> list[Made]:
     """Those that are not nearly the same as a text of validation or test, as `check` and the cuts understand it."""
-    others = [data[name].table["input"] for name in ("validation", "test") if name in data]
-    held = sum(len(column) for column in others)
-    groups = splitting.groups([*others, _column(made, data["train"])])
-    near = np.isin(groups[held:], groups[:held])
+    near = data.near_held_out(_column(made, data["train"]))
     for row in itertools.compress(made, near):
         counts[row.kind].held_out += 1
     return list(itertools.compress(made, ~near))

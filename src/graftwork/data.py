@@ -289,6 +289,16 @@ class Data:
             groups={name: group[kept] if name == "train" else group for name, group in self.groups.items()},
         )
 
+    def near_held_out(self, texts: pa.ChunkedArray) -> np.ndarray:
+        """Which of these texts are near-identical to one of validation or test, as the cuts understand it: (n,) bool.
+
+        Such a text must not be learned from, wherever it comes from. `texts` is of the type of the column `input`.
+        """
+        held = [self[name].table["input"] for name in ("validation", "test") if name in self]
+        groups = splitting.groups([*held, texts])
+        count = len(groups) - len(texts)
+        return np.isin(groups[count:], groups[:count])
+
     def some(self, train: int, validation: int) -> Data:
         """At most so many rows of train and validation, each class in proportion, and no test split.
 

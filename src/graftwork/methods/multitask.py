@@ -22,7 +22,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from graftwork import layers, splitting
+from graftwork import layers
 from graftwork.choice import InputError
 from graftwork.data import Data
 from graftwork.examples import Batch, Examples, tokenised
@@ -35,7 +35,6 @@ from graftwork.regression import start_head
 from graftwork.tasks import task_of
 
 if TYPE_CHECKING:
-    from graftwork.data import Split
     from graftwork.head import HeadNetwork
     from graftwork.model import TransferModel
     from graftwork.task import Task
@@ -296,7 +295,7 @@ def other_task(source: str, target: Data) -> Data:
             raise InputError(f"{number(unlabelled, 'row')} of the task {source!r} have no label. Take them out.")
         if len(data.labels) < 2:
             raise InputError(f"All rows of the task {source!r} are of one class. Leave it out.")
-    seen = _held_out(rows, target)
+    seen = target.near_held_out(rows.table["input"])
     if seen.all():
         raise InputError(f"Every row of the task {source!r} stands in the target's validation or test. Leave it out.")
     if not seen.any():
@@ -306,14 +305,6 @@ def other_task(source: str, target: Data) -> Data:
         number(int(seen.sum()), "row"), data.name,
     )  # fmt: skip
     return replace(data, splits=MappingProxyType({**data.splits, "train": rows.where(~seen)}), groups={})
-
-
-def _held_out(rows: Split, target: Data) -> np.ndarray:
-    """Which rows are near-identical to a text of the target's validation or test: (rows,) bool."""
-    held = [target[name].table["input"] for name in ("validation", "test") if name in target]
-    groups = splitting.groups([*held, rows.table["input"]])
-    count = len(groups) - len(rows)
-    return np.isin(groups[count:], groups[:count])
 
 
 def _place(source: str) -> str:
