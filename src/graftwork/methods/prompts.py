@@ -13,8 +13,6 @@ from torch.nn.utils import parametrize
 
 from graftwork.insertions.prompts import Prefix, PrefixVectors, Prompt, PromptVectors, listen
 from graftwork.methods.inserted import Inserting
-from graftwork.model import evaluating
-from graftwork.regression import start_head
 
 if TYPE_CHECKING:
     from graftwork.examples import Examples
@@ -37,18 +35,13 @@ class Prompting(Inserting, abstract=True):
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled decay; vectors that stand for words have none, as embedding tables have none."""
 
-    def prepare(self, model: TransferModel, train: Examples) -> None:
-        """Freeze the encoder and put the vectors in; a fresh head is read off the encoder that reads them."""
-        fresh = model.head.fresh
-        super().prepare(model, train)
+    def start(self, encoder: nn.Module, train: Examples) -> None:
+        """Let the vectors mean what some pieces mean that train holds, drawn at random."""
         seen = np.flatnonzero(np.bincount(train.ids))
-        with evaluating(model.encoder):
-            self.start(model.encoder, torch.from_numpy(seen)[torch.randint(len(seen), (self.length,))])
-        if self.head_start == "probe" and fresh and not model.reads_tokens:
-            start_head(model, train)
+        self.mean(encoder, torch.from_numpy(seen)[torch.randint(len(seen), (self.length,))])
 
-    def start(self, encoder: nn.Module, pieces: Tensor) -> None:
-        """Let the vectors mean what `pieces` mean, ids (length,) drawn from those that train holds."""
+    def mean(self, encoder: nn.Module, pieces: Tensor) -> None:
+        """Let the vectors mean what `pieces` mean, ids (length,)."""
         raise NotImplementedError
 
 
@@ -62,7 +55,7 @@ class PromptTuning(Prompting):
         return Prompt(length=self.length)
 
     @torch.no_grad()
-    def start(self, encoder: nn.Module, pieces: Tensor) -> None:
+    def mean(self, encoder: nn.Module, pieces: Tensor) -> None:
         """The embeddings of the pieces."""
         for prompt in _training(encoder, PromptVectors):
             prompt.vectors.copy_(encoder.get_input_embeddings()(pieces.to(prompt.vectors.device)))  # type: ignore[operator]
@@ -81,9 +74,9 @@ class PTuning(PromptTuning):
     head_lr_factor: float = Field(default=2.0, gt=0)
     """The head learns this many times as fast."""
 
-    def start(self, encoder: nn.Module, pieces: Tensor) -> None:
+    def mean(self, encoder: nn.Module, pieces: Tensor) -> None:
         """What a fresh network makes of the embeddings of the pieces."""
-        super().start(encoder, pieces)
+        super().mean(encoder, pieces)
         for prompt in _training(encoder, PromptVectors):
             network = _PromptEncoder(prompt.vectors.shape[1], recurrent=self.network == "lstm")
             parametrize.register_parametrization(prompt, "vectors", network.to(prompt.vectors.device))
@@ -109,7 +102,7 @@ class PrefixTuning(Prompting):
         """In every attention."""
         return Prefix(length=self.length)
 
-    def start(self, encoder: nn.Module, pieces: Tensor) -> None:
+    def mean(self, encoder: nn.Module, pieces: Tensor) -> None:
         """The keys and values of the pieces, read as one text."""
         listen(encoder, pieces, _training(encoder, PrefixVectors))
 
