@@ -11,7 +11,7 @@ os.environ["GRAFTWORK_CACHE"] = tempfile.mkdtemp(prefix="graftwork-tests-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +137,25 @@ def staged(tiny: Path, tmp_path: Path) -> Any:
 def every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop reports each step by itself."""
     monkeypatch.setattr("graftwork.loop._REPORT_SECONDS", -1.0)
+
+
+@pytest.fixture(scope="session")
+def typed() -> Callable[..., int]:
+    """`typed("fit", ...)`: the exit code of what was typed after `graft`, run in this process."""
+    import signal
+    import sys
+
+    from graftwork.cli import main
+
+    def run(*words: object) -> int:
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "argv", ["graft", *map(str, words)])
+                with pytest.raises(SystemExit) as stopped:
+                    main()
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return int(stopped.value.code or 0)
+
+    return run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -32,7 +31,6 @@ from graftwork.augmentations.sequences import BackTranslation, Generation, first
 from graftwork.augmentations.whole_words import WholeWords
 from graftwork.augmentations.words import WordDeletion, WordSwap
 from graftwork.choice import InputError, lookup, names, parse
-from graftwork.cli import main
 from graftwork.data import Split
 from graftwork.hardware import Hardware
 from graftwork.splitting import NEAR, jaccard, normalise
@@ -647,18 +645,11 @@ def test_a_run_of_other_labels_checks_nothing(sources: dict[str, Path], run: Any
 
 
 @pytest.fixture
-def graft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+def graft(capsys: pytest.CaptureFixture[str], typed: Callable[..., int]) -> Callable[..., tuple[int, str, str]]:
     """`graft(...)` as in a shell: exit code, stdout, stderr."""
 
     def call(*words: object) -> tuple[int, str, str]:
-        handler = signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr(sys, "argv", ["graft", *map(str, words)])
-        try:
-            with pytest.raises(SystemExit) as stopped:
-                main()
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        return int(stopped.value.code or 0), *capsys.readouterr()
+        return typed(*words), *capsys.readouterr()
 
     return call
 

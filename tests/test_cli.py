@@ -23,7 +23,7 @@ import pytest
 from rich.console import Console
 
 from graftwork.choice import InputError
-from graftwork.cli import asked, main
+from graftwork.cli import asked
 from graftwork.cli.screen import Meter, Screen
 from graftwork.run import Run
 
@@ -83,24 +83,12 @@ class Outcome:
 Graft = Callable[..., Outcome]
 
 
-def typed(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """The exit code of what was typed, run in this process."""
-    handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(sys, "argv", ["graft", *map(str, words)])
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return int(stopped.value.code or 0)
-
-
 @pytest.fixture
-def graft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Graft:
+def graft(capsys: pytest.CaptureFixture[str], typed: Callable[..., int]) -> Graft:
     """`graft(...)` as in a shell."""
 
     def call(*words: object) -> Outcome:
-        code = typed(monkeypatch, *words)
+        code = typed(*words)
         out, err = capsys.readouterr()
         return Outcome(code, out, err)
 
@@ -142,12 +130,14 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory, tiny: Path, reviews: Path) -> tuple[Path, dict[str, Any]]:
+def fitted(
+    tmp_path_factory: pytest.TempPathFactory, tiny: Path, reviews: Path, typed: Callable[..., int]
+) -> tuple[Path, dict[str, Any]]:
     """A finished run, and what `graft fit --json` said."""
     folder = tmp_path_factory.mktemp("runs") / "reviews"
     words = ("fit", reviews, "--model", tiny, "--budget", "8steps", "--out", folder, "--coverage", "0.9", "--json")
-    with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(io.StringIO()) as out:
-        said = typed(monkeypatch, *words)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        said = typed(*words)
     assert said == 0
     assert out.getvalue().count("\n") == 1
     return folder, json.loads(out.getvalue())
