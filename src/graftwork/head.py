@@ -59,8 +59,6 @@ class Head(Choice):
 
     for_tokens: ClassVar[bool] = True
     """Whether it can answer for each token, as tagging asks."""
-    for_texts: ClassVar[bool] = True
-    """Whether it can answer for a whole text."""
 
     def build(self, dim: int, classes: int, *, token_level: bool, layers: int = 1) -> HeadNetwork:
         """A fresh network.

@@ -222,6 +222,6 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
                 f"Modifier {deaf[0]!r} acts on methods without steps alone, such as 'linear-probe', and "
                 f"{method.name!r} takes steps. Leave it out."
             )
-    if not (recipe[0].head.for_tokens if data.task == "tagging" else recipe[0].head.for_texts):
+    if data.task == "tagging" and not recipe[0].head.for_tokens:
         return f"The head {recipe[0].head.name!r} cannot answer a {data.task} task. Choose another."
     return None

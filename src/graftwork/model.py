@@ -69,7 +69,7 @@ class TransferModel(nn.Module):
         self.encoder, self.modality, self.task = encoder, modality, task
         self.pooling: Pooling = pooling
         self.head_choice = head or Linear()
-        if not (self.head_choice.for_tokens if task.token_level else self.head_choice.for_texts):
+        if task.token_level and not self.head_choice.for_tokens:
             raise InputError(f"The head {self.head_choice.name!r} cannot answer a {task.name} task. Choose another.")
         self.head = self.head_choice.build(
             width_of(encoder), len(task.labels), token_level=task.token_level, layers=block_count(encoder) + 1

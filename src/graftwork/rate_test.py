@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 import graftwork.methods  # noqa: F401  puts every method on its shelf
-from graftwork.choice import InputError, parse
+from graftwork.choice import InputError
 from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware
 from graftwork.loop import Diverged, StopRequested, rehearse
-from graftwork.method import GradientMethod, Method
+from graftwork.method import GradientMethod, recipe_of
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.tasks import task_of
@@ -95,7 +95,7 @@ def rate_test(
     """
     from graftwork.data import Data
 
-    chosen = parse(Method, method)
+    (chosen,) = recipe_of([method])
     if not isinstance(chosen, GradientMethod):
         raise InputError(f"Method {chosen.name!r} takes no steps, so it has no learning rate to find.")
     if steps < 20:

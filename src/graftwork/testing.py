@@ -370,20 +370,23 @@ class Trial:
         right = [f.argmax(axis=-1) == t for f, t in zip(found, targets, strict=True)]
         return float(np.mean(np.concatenate(right, axis=None)))
 
+    @cached_property
+    def targets(self) -> list[np.ndarray]:
+        """What train asks of each row."""
+        return self._on_train(self.pristine)[1]
+
     @property
     def answers(self) -> int:
         """How many answers train asks for: rows, or words."""
-        _, targets = self._on_train(self.pristine)
-        return sum(len(t) for t in targets) if self.kind == "tagging" else len(targets)
+        return sum(len(t) for t in self.targets) if self.kind == "tagging" else len(self.targets)
 
     @property
     def majority(self) -> float:
         """What always the commonest answer scores."""
-        _, targets = self._on_train(self.pristine)
         if self.kind == "multi-label":
-            share = np.stack(targets).mean(axis=0)
+            share = np.stack(self.targets).mean(axis=0)
             return float(np.maximum(share, 1 - share).mean())
-        counts = np.bincount(np.concatenate(targets, axis=None).astype(int))
+        counts = np.bincount(np.concatenate(self.targets, axis=None).astype(int))
         return float(counts.max() / counts.sum())
 
     def _on_train(self, model: TransferModel) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from graftwork.examples import Examples
     from graftwork.model import TransferModel
 
+_TOGETHER = 4
+"""Texts of one class that stand in a batch together: each has three positives."""
 _ROWS_TO_READ_OFF = 3000
 """Of train, from which the head is read before a validation, at most."""
 
@@ -61,7 +63,7 @@ class Contrastive(GradientMethod, abstract=True):
 
     def drawn(self, classes: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
         """One epoch's batches of rows, given the class of each row, (n,)."""
-        return batches_of_classes(classes, self.batch_size, 4, generator)
+        return batches_of_classes(classes, self.batch_size, _TOGETHER, generator)
 
     def objective(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Objective:
         """The comparison, and the cross-entropy where it has a weight."""
