@@ -9,7 +9,7 @@ import torch
 from graftwork.choice import InputError
 from graftwork.data import Data
 from graftwork.examples import tokenised
-from graftwork.methods import IA3, BitFit, DoRA, LayerNormTuning, LoRA, RSLoRA
+from graftwork.methods import IA3, BitFit, DoRA, HoulsbyAdapters, LayerNormTuning, LoRA, RSLoRA
 from graftwork.model import TransferModel
 from graftwork.tasks import Classification
 from graftwork.testing import learnable
@@ -31,9 +31,10 @@ def trainable(model):
     return {n: p for n, p in model.encoder.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.parametrize("architecture", ["bert", "gpt2"])  # GPT-2 holds the weights of its layers transposed
 @pytest.mark.parametrize("method", [LoRA(rank=4), RSLoRA(rank=4), DoRA(rank=4), IA3()])
-def test_begins_as_the_pretrained_model_and_merges_to_the_same_answers(work, method):
-    model, data, train = work()
+def test_begins_as_the_pretrained_model_and_merges_to_the_same_answers(work, method, architecture):
+    model, data, train = work(architecture)
     method = method.model_copy(update={"head_start": "random"})
     texts = data["test"].inputs()
     before = np.stack(model.outputs(texts))
@@ -106,3 +107,49 @@ def test_an_encoder_without_biases_is_refused(work):
             module.bias = None
     with pytest.raises(InputError, match="nothing that 'bitfit' could train"):
         BitFit(head_start="random").prepare(model, train)
+
+
+def test_an_ia3_layer_scales_what_it_gives_and_the_last_of_a_feed_forward_what_it_takes(work):
+    model, _, train = work()
+    IA3().prepare(model, train)
+    block = model.encoder.base_model.model.encoder.layer[1]
+    key, down = block.attention.self.key, block.output.dense
+    x, inner = torch.randn(3, 32), torch.randn(3, 64)
+    with torch.no_grad():
+        for layer in (key, down):
+            layer.ia3_l["default"].normal_()
+        torch.testing.assert_close(key(x), key.ia3_l["default"].flatten() * key.base_layer(x))
+        torch.testing.assert_close(down(inner), down.base_layer(down.ia3_l["default"].flatten() * inner))
+    assert not hasattr(block.attention.output.dense, "ia3_l")
+
+
+def test_an_update_beside_a_layer_that_an_adapter_follows_could_not_be_merged_and_is_left_out(work):
+    model, data, train = work()
+    HoulsbyAdapters(head_start="random").prepare(model, train)
+    method = LoRA(rank=4, head_start="random")
+    method.prepare(model, train)
+    updated = {n.split(".lora_")[0].removeprefix("base_model.model.") for n in trainable(model)}
+    assert {n.split(".", 3)[3] for n in updated} == {
+        "attention.self.query", "attention.self.key", "attention.self.value", "intermediate.dense",
+    }  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    beside = np.stack(model.outputs(data["test"].inputs()))
+    merged = method.finish(model, train)
+    np.testing.assert_allclose(np.stack(merged.outputs(data["test"].inputs())), beside, atol=2e-5)
+
+
+def test_targets_that_no_layer_has_are_refused_with_those_there_are(work):
+    model, _, train = work()
+    with pytest.raises(InputError, match=r"ends in 'q_proj'\. Give targets of: dense, key, query, value"):
+        LoRA(targets="q_proj", head_start="random").prepare(model, train)
+
+
+def test_norms_without_a_mean_are_norms_too(work):
+    model, _, train = work()
+    model.encoder.encoder.layer[0].output.LayerNorm = torch.nn.RMSNorm(32)
+    LayerNormTuning(head_start="random").prepare(model, train)
+    found = trainable(model)
+    assert sum(p.numel() for p in found.values()) == (6 * 2 + 1) * 32
+    assert "encoder.layer.0.output.LayerNorm.weight" in found

@@ -89,8 +89,12 @@ def frozen_prefix(
         yield None
         return
     whole = frozen == len(layers.layer_groups(model.encoder))
-    # only what follows the blocks trains, or the head wants to see the states below
-    if not whole and (blocks == layers.block_count(model.encoder) or model.head.reads_layers):
+    # only what follows the blocks trains, the head wants to see the states below, or these are not the text's alone
+    if not whole and (
+        blocks == layers.block_count(model.encoder)
+        or model.head.reads_layers
+        or any(insertion.lengthens for insertion in model.insertions)
+    ):
         yield None
         return
     with ExitStack() as stack:

@@ -10,6 +10,8 @@ before, and a deep copy of the encoder has hooks of its own.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from graftwork.choice import Choice
@@ -19,6 +21,9 @@ NAME = "inserted"
 
 class Insertion(Choice):
     """A part that is put into an encoder and stays there."""
+
+    lengthens: ClassVar[bool] = False
+    """Whether the encoder's blocks see more positions than the text has."""
 
     def into(self, encoder: nn.Module) -> None:
         """Hang fresh modules into `encoder`. They start so that the encoder's output is what it was, or near it.

@@ -110,6 +110,10 @@ class RSLoRA(LoRA):
     """Rank of the update of each matrix."""
     alpha: int = Field(default=16, ge=1)
     """The update is scaled by alpha / sqrt(rank)."""
+    lr: float = Field(default=4e-4, gt=0, lt=1)
+    """Learning rate of the updates, at its peak."""
+    head_lr_factor: float = Field(default=5.0, gt=0)
+    """The head learns this many times as fast."""
 
 
 class DoRA(LoRA):

@@ -27,7 +27,7 @@ class Prompting(Inserting, abstract=True):
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "length": (5, 10, 20)}
 
     length: int = Field(default=10, ge=1)
-    """How many vectors; each costs as much time as a token of every text."""
+    """How many vectors, for each head where every head has its own."""
     lr: float = Field(default=1e-2, gt=0, lt=1)
     """Learning rate of the vectors, at its peak."""
     head_lr_factor: float = Field(default=0.2, gt=0)
@@ -46,9 +46,17 @@ class Prompting(Inserting, abstract=True):
 
 
 class PromptTuning(Prompting):
-    """Train a few vectors that stand before the words of every text: thousands of parameters instead of millions."""
+    """Train a few vectors that stand before the words of every text: a few thousand parameters in all.
+
+    For large encoders: of a small one they take attention away from a short text, and it may do worse than a probe.
+    """
 
     paper: ClassVar[str] = "The Power of Scale for Parameter-Efficient Prompt Tuning, Lester et al. 2021, section 2"
+
+    tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "length": (2, 5, 10)}
+
+    length: int = Field(default=5, ge=1)
+    """How many vectors; each costs as much time as a token of every text."""
 
     def insertion(self) -> Prompt:
         """Before the words."""
@@ -69,9 +77,9 @@ class PTuning(PromptTuning):
 
     network: Literal["lstm", "mlp"] = "lstm"
     """What they come out of: a bidirectional LSTM and two linear layers, or the layers alone; it is not kept."""
-    lr: float = Field(default=1e-3, gt=0, lt=1)
+    lr: float = Field(default=3e-3, gt=0, lt=1)
     """Learning rate of the network, at its peak."""
-    head_lr_factor: float = Field(default=2.0, gt=0)
+    head_lr_factor: float = Field(default=0.7, gt=0)
     """The head learns this many times as fast."""
 
     def mean(self, encoder: nn.Module, pieces: Tensor) -> None:
@@ -92,8 +100,8 @@ class PTuning(PromptTuning):
 class PrefixTuning(Prompting):
     """Train a few keys and values that every head of every block sees before the text: deeper than a prompt.
 
-    They start as what the heads see of words of train. This is P-tuning v2, without a network that the vectors come
-    out of.
+    They start as what the heads see of words of train, set aside so that the text is read nearly as without them. This
+    is P-tuning v2, without a network that the vectors come out of.
     """
 
     paper: ClassVar[str] = "Prefix-Tuning, Li & Liang 2021, section 4; P-Tuning v2, Liu et al. 2022, section 3.2"
