@@ -475,6 +475,12 @@ def test_settings_go_to_the_only_stage_that_has_the_field():
     recipe = ["linear-probe", {"lora": {"alpha": 8}}]
     assert asked.with_settings(recipe, ["rank=4"]) == [{"linear-probe": {}}, {"lora": {"alpha": 8, "rank": 4}}]
     assert asked.with_settings("lora", ["lora.head-lr-factor=3"]) == [{"lora": {"head_lr_factor": 3}}]
+    typed = asked.with_settings("lora@mlp:ema", ["head.hidden=8", "lora.head.template=It was [MASK]: {text}"])
+    head = {"mlp": {"hidden": 8, "template": "It was [MASK]: {text}"}}
+    assert typed == [{"lora": {"head": head, "modifiers": ["ema"]}}]
+    assert asked.with_settings("side-network", ["head.width=8"]) == [
+        {"side-network": {"head": {"dense-side": {"width": 8}}}}
+    ]
 
 
 def test_what_was_not_typed_is_left_to_the_verb():

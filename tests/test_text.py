@@ -47,8 +47,8 @@ def test_roberta_whose_positions_start_after_the_padding_id_reads_two_fewer(mode
 
 @given(sentences)
 def test_a_cut_text_keeps_its_closing_token_and_loses_only_its_end(text, sentence):
-    whole = text.encodings([sentence])[0].ids
-    cut = text.cut(whole).tolist()
+    encoding = text.encodings([sentence])[0]
+    whole, cut = encoding.ids, text.cut(encoding).tolist()
     assert len(cut) == min(len(whole), text.max_length)
     assert cut[-1] == whole[-1]
     assert cut[:-1] == whole[: len(cut) - 1]

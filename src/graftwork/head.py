@@ -6,12 +6,18 @@ A `Head` is the choice; `build` makes its network. Most read one vector an examp
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import field_validator
 from torch import Tensor, nn
 
 from graftwork.choice import Choice
+from graftwork.template import Template
+
+if TYPE_CHECKING:
+    from graftwork.model import TransferModel
 
 
 class HeadNetwork(nn.Module):
@@ -21,10 +27,12 @@ class HeadNetwork(nn.Module):
         fresh: whether nothing has been learned yet.
         reads_tokens: whether it reads token states (batch, length, dim) for an answer a text.
         reads_layers: whether it reads every layer's pooled state, (batch, layers + 1, dim), the embeddings' first.
+        pretrained: whether its weights are `inherit`ed, and so move no faster than those of the encoder's top.
     """
 
     reads_tokens: ClassVar[bool] = False
     reads_layers: ClassVar[bool] = False
+    pretrained: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,12 +61,33 @@ class HeadNetwork(nn.Module):
         By default nothing: the weights stay as they were drawn.
         """
 
+    def meet(self, model: TransferModel) -> None:
+        """Take the shape that the model's labels, tokenizer and encoder ask for; by default it has it already."""
+
+    def inherit(self, model: TransferModel, folder: Path) -> None:
+        """Take over what a pretrained model's `folder` holds besides the encoder; by default nothing.
+
+        Raises:
+            InputError: it does not hold what this head needs.
+        """
+
 
 class Head(Choice):
     """How embeddings become answers."""
 
+    template: str = ""
+    """What stands around each text, as `{text} It was [MASK].`; the state at the mask is then read, or without a mask
+    the last one, instead of the pooled text."""
+
     for_tokens: ClassVar[bool] = True
     """Whether it can answer for each token, as tagging asks."""
+
+    @field_validator("template")
+    @classmethod
+    def _is_a_template(cls, value: str) -> str:
+        if value:
+            Template(value)
+        return value
 
     def build(self, dim: int, classes: int, *, token_level: bool, layers: int = 1) -> HeadNetwork:
         """A fresh network.

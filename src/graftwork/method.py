@@ -98,7 +98,7 @@ class GradientMethod(Method, abstract=True):
     lr: float = Field(default=2e-4, gt=0, lt=1)
     """Learning rate of the encoder's topmost block, at its peak."""
     head_lr_factor: float = Field(default=10.0, gt=0)
-    """The head learns this many times as fast."""
+    """The head learns this many times as fast; a pretrained one, such as a verbalizer, as fast as the topmost block."""
     batch_size: int = Field(default=32, ge=1)
     """Examples an optimizer step."""
     optimizer: Optimizer = AdamW()
@@ -149,7 +149,8 @@ class GradientMethod(Method, abstract=True):
     def param_groups(self, model: TransferModel) -> list[ParamGroup]:
         """Every parameter that may ever train, each in exactly one group: the head, then depths downwards."""
         tables = {id(m.weight) for m in model.encoder.modules() if isinstance(m, nn.Embedding)}
-        groups = self._split("head", list(model.head.parameters()), self.lr * self.head_lr_factor, tables)
+        factor = 1.0 if model.head.pretrained else self.head_lr_factor
+        groups = self._split("head", list(model.head.parameters()), self.lr * factor, tables)
         parameters = dict(model.encoder.named_parameters())
         for distance, group in enumerate(reversed(layers.layer_groups(model.encoder))):
             members = [parameters[name] for name in group.parameters if parameters[name].requires_grad]

@@ -25,6 +25,7 @@ from graftwork.layers import RunAbove, block_count, stacks
 from graftwork.modalities.text import Text
 from graftwork.models import load_network, quiet
 from graftwork.task import Decision, Prediction, Task, Window
+from graftwork.template import Template
 
 Pooling = Literal["mean", "cls", "max"]
 
@@ -71,9 +72,13 @@ class TransferModel(nn.Module):
         self.head_choice = head or Linear()
         if task.token_level and not self.head_choice.for_tokens:
             raise InputError(f"The head {self.head_choice.name!r} cannot answer a {task.name} task. Choose another.")
+        if task.token_level and self.head_choice.template:
+            raise InputError(f"A {task.name} task has an answer for each token, so no template. Leave it out.")
+        modality.surround(Template(self.head_choice.template) if self.head_choice.template else None)
         self.head = self.head_choice.build(
             width_of(encoder), len(task.labels), token_level=task.token_level, layers=block_count(encoder) + 1
         )
+        self.head.meet(self)
         self.insertions: list[Insertion] = []
         self.decision = decision or Decision()
         for _, blocks in stacks(encoder):
@@ -96,7 +101,9 @@ class TransferModel(nn.Module):
         Raises:
             InputError: no safetensors weights (a pickle is never read), or an architecture `transformers` lacks.
         """
-        return cls(_load_encoder(folder, remote_code), Text.from_folder(folder), task, pooling=pooling, head=head)
+        model = cls(_load_encoder(folder, remote_code), Text.from_folder(folder), task, pooling=pooling, head=head)
+        model.head.inherit(model, folder)
+        return model
 
     # --- tensors in, tensors out ---
 
@@ -118,12 +125,19 @@ class TransferModel(nn.Module):
         else:
             hidden = self.encoder(**inputs).last_hidden_state
         hidden = hidden.float()
-        return hidden if self.reads_tokens else pool(hidden, inputs["attention_mask"], self.pooling)
+        return hidden if self.reads_tokens else self._pooled(hidden, inputs["attention_mask"])
 
     def embed_layers(self, inputs: dict[str, Tensor]) -> Tensor:
         """Every layer's pooled states, the embeddings' first: (batch, layers + 1, dim)."""
         states = self.encoder(**inputs, output_hidden_states=True).hidden_states
-        return torch.stack([pool(state.float(), inputs["attention_mask"], self.pooling) for state in states], dim=1)
+        return torch.stack([self._pooled(state.float(), inputs["attention_mask"]) for state in states], dim=1)
+
+    def _pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        if self.modality.template is None:
+            return pool(hidden, mask, self.pooling)
+        place = self.modality.place
+        at = mask.sum(dim=1) + place if place < 0 else torch.full_like(mask[:, 0], place)
+        return hidden[torch.arange(len(hidden), device=hidden.device), at]
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits: (batch, classes), or (batch, length, tags)."""

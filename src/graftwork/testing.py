@@ -150,7 +150,7 @@ def check_refuses_an_unknown_field(trial: Trial) -> None:
 def check_learns(trial: Trial) -> None:
     """On rows that key words decide, training lowers the loss and beats the majority class."""
     before, after = trial.untrained_loss, trial.loss_of(trial.trained)
-    _claim(after < before, f"the training loss was {before:.4f} and is {after:.4f} after {STEPS} steps")
+    _claim(after < before, f"the training loss was {before:.4f} and is {after:.4f} after {trial.steps} steps")
     score, floor = trial.score_of(trial.trained), trial.majority
     needed = floor + 2 * (floor * (1 - floor) / trial.answers) ** 0.5  # two standard errors
     _claim(score > needed, f"it scores {score:.3f} on train, where always the commonest answer scores {floor:.3f}")
@@ -274,7 +274,12 @@ class Trial:
         """The tiny network, until the trial is gone."""
         folder = tempfile.mkdtemp(prefix="graftwork-trial-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return tiny_model(Path(folder) / "tiny")
+        return tiny_model(Path(folder) / "tiny", language_model=bool(self.method.head.template))
+
+    @property
+    def steps(self) -> int:
+        """How many are enough: the state at one place must first learn to look at the others."""
+        return 4 * STEPS if self.method.head.template else STEPS
 
     @cached_property
     def data(self) -> Data:
@@ -342,7 +347,7 @@ class Trial:
                 self.wrong_modes |= set(_frozen_but_training(model))
 
         stage = Stage(
-            number=0, method=self.method, budget=Budget(STEPS, "steps"), seed=0,
+            number=0, method=self.method, budget=Budget(self.steps, "steps"), seed=0,
             hardware=Hardware.model_validate({"device": "cpu", "precision": "fp32", "checkpoint_seconds": 1e9}),
             precision="fp32",
             world=World(torch.device("cpu")), checkpoint=checkpoint, on_event=told,
@@ -471,21 +476,27 @@ def _tagged(generator: random.Random, _i: int) -> dict[str, Any]:
     return {"words": words, "tags": tags}
 
 
-def tiny_model(folder: Path, architecture: str = "bert", *, seed: int = 0, **config: Any) -> Path:
+def tiny_model(
+    folder: Path, architecture: str = "bert", *, seed: int = 0, language_model: bool = False, **config: Any
+) -> Path:
     """Save a random network, 3 layers deep and 32 wide, with a tokenizer, as a model folder of about 100 kB.
 
     Args:
         folder: where.
         architecture: `bert`, `roberta`, `distilbert` or `gpt2`.
         seed: of the weights.
+        language_model: whether it has its language-model head and, but for `gpt2`, a mask token.
         config: what to change in the network's config.
     """
+    import transformers
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     first, last, pad, unknown = ("<s>", "</s>", "<pad>", "<unk>") if architecture == "roberta" else (
         "[CLS]", "[SEP]", "[PAD]", "[UNK]")  # fmt: skip
     special = [first, pad, last, unknown] if architecture == "roberta" else [pad, unknown, first, last]
+    mask = "<mask>" if architecture == "roberta" else "[MASK]"
+    special += [mask] * (language_model and architecture != "gpt2")
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     keys = [word for words in KEYWORDS.values() for word in words]
     pieces = [*special, ".", ",", "?", "!", *letters, *(f"##{c}" for c in letters), *FILLER, *keys, *PEOPLE]
@@ -514,7 +525,8 @@ def tiny_model(folder: Path, architecture: str = "bert", *, seed: int = 0, **con
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        AutoModel.from_config(described).save_pretrained(folder)
+        auto = "AutoModel" + ("ForCausalLM" if architecture == "gpt2" else "ForMaskedLM") * language_model
+        getattr(transformers, auto).from_config(described).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, "pad_token": pad}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftwork.choice import InputError, lookup, suggest
+from graftwork.choice import Choice, InputError, lookup, suggest
 
 DEFAULT_METHOD = "full-fine-tuning"
 # What is taken for a file and not for a text to predict.
@@ -96,10 +96,13 @@ def request(
 def with_settings(method: Any, settings: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
     """The stages of `method` with each `field=value` in the one stage that has the field, or that `stage.field` names.
 
+    `head.field`, or `stage.head.field`, is a field of the stage's head.
+
     Raises:
         InputError: not of that form, or no stage or several have the field.
     """
-    import yaml
+    from graftwork.head import Head
+    from graftwork.method import Method
 
     stages = [_with_fields(stage) for stage in (method if isinstance(method, list) else [method])]
     for setting in settings:
@@ -107,14 +110,31 @@ def with_settings(method: Any, settings: Sequence[str]) -> list[dict[str, dict[s
         stage, _, field = place.strip().replace("-", "_").rpartition(".")
         if not equals or not field:
             raise InputError(
-                f"--set {setting!r} is not understood. Write field=value, or stage.field=value in a recipe."
+                f"--set {setting!r} is not understood. Write field=value, head.field=value, or stage.field=value in a "
+                "recipe."
             )
-        try:
-            value = yaml.safe_load(said)
-        except yaml.YAMLError:
-            value = said
-        _stage_of(stages, stage.replace("_", "-"), field)[field] = value
+        owner, _, part = stage.rpartition(".")
+        if part != "head":
+            name, fields = _stage_of(stages, stage.replace("_", "-"), field)
+            fields[field] = _value(said, lookup(Method, name), field)
+            continue
+        name, fields = _stage_of(stages, owner.replace("_", "-"), "head")
+        head = fields.get("head", lookup(Method, name).model_fields["head"].default.name)
+        head, own = next(iter(head.items())) if isinstance(head, Mapping) else (head, {})
+        fields["head"] = {head: {**(own or {}), field: _value(said, lookup(Head, head), field)}}
     return stages
+
+
+def _value(said: str, cls: type[Choice], field: str) -> Any:
+    """What was typed for a field: itself where the field is a text, else read as YAML."""
+    import yaml
+
+    if field in cls.model_fields and cls.model_fields[field].annotation is str:
+        return said
+    try:
+        return yaml.safe_load(said)
+    except yaml.YAMLError:
+        return said
 
 
 def _with_fields(stage: Any) -> dict[str, dict[str, Any]]:
@@ -125,14 +145,14 @@ def _with_fields(stage: Any) -> dict[str, dict[str, Any]]:
     return unfolded(str(stage))
 
 
-def _stage_of(stages: Sequence[dict[str, dict[str, Any]]], stage: str, field: str) -> dict[str, Any]:
-    """The fields of the stage that is meant."""
+def _stage_of(stages: Sequence[dict[str, dict[str, Any]]], stage: str, field: str) -> tuple[str, dict[str, Any]]:
+    """The stage that is meant: its name and its fields."""
     import graftwork.methods  # noqa: F401  puts them on their shelf
     from graftwork.method import Method
 
     found = [(name, fields) for each in stages for name, fields in each.items()]
     if stage:
-        meant = [fields for name, fields in found if name == stage]
+        meant = [each for each in found if each[0] == stage]
         if len(meant) != 1:
             problem = (
                 f"No stage is called {stage!r}."
@@ -142,10 +162,10 @@ def _stage_of(stages: Sequence[dict[str, dict[str, Any]]], stage: str, field: st
             raise InputError(f"{problem} {suggest(stage, [name for name, _ in found])}")
         return meant[0]
     if len(found) == 1:
-        return found[0][1]
+        return found[0]
     meant = [(name, fields) for name, fields in found if field in lookup(Method, name).model_fields]
     if len(meant) == 1:
-        return meant[0][1]
+        return meant[0]
     if not meant:
         fields = dict.fromkeys(field for name, _ in found for field in lookup(Method, name).model_fields)
         raise InputError(f"No stage has a field {field!r}. {suggest(field, fields)}")

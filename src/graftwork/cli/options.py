@@ -62,7 +62,11 @@ ComparisonOut = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method, or STAGE.FIELD=VALUE of a recipe."),
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="A field of the method, of its head (head.FIELD=VALUE), or of a stage (STAGE.FIELD=VALUE).",
+    ),
 ]
 Task = Annotated[str | None, typer.Option(help="classification or tagging; by default what the data looks like.")]
 Budget = Annotated[str | None, typer.Option(help="3epochs, 500steps, 90s, 10m or 2h; by default the method's own.")]

@@ -18,6 +18,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from graftwork.choice import InputError
+from graftwork.template import Template
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +33,22 @@ class Text:
         tokenizer: a fast tokenizer; its padding and truncation are switched off.
         max_length: tokens the model reads at most, special tokens included.
         pad_id: the id that fills a batch.
+        mask_token: what stands for a hidden piece; None where the model knows none.
+
+    Attributes:
+        template: what stands around each text, where `surround` put something.
+        place: of its mask, from the start of the ids, or, negative, from the end; without a mask that of the last.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_id: int = 0):
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_id: int = 0, mask_token: str | None = None):
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.pad_id = pad_id
+        self.mask_token = mask_token
+        self.template: Template | None = None
+        self.place = -1
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> Text:
@@ -56,13 +65,42 @@ class Text:
         pad = settings.get("pad_token") or settings.get("eos_token") or "[PAD]"
         pad_id = tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
         return cls(
-            tokenizer, max_length=_max_length(config, settings), pad_id=pad_id or config.get("pad_token_id") or 0
-        )
+            tokenizer, max_length=_max_length(config, settings), pad_id=pad_id or config.get("pad_token_id") or 0,
+            mask_token=_mask_token(tokenizer, settings),
+        )  # fmt: skip
+
+    def surround(self, template: Template | None) -> None:
+        """Read every text inside `template` from now on; None for texts as they are.
+
+        Raises:
+            InputError: it has a mask, and the model knows none; or it has none, and the tokenizer closes each text.
+        """
+        if template and template.masked and self.mask_token is None:
+            raise InputError(
+                f"The template {template.text!r} has a [MASK], which this model does not know. Let it end where the "
+                "answer is to begin, as causal models read, or choose a masked language model."
+            )
+        if template and not template.masked and self._closing:
+            raise InputError(
+                f"The template {template.text!r} has no [MASK], and this model does not read on from a text's end. "
+                "Put [MASK] where the answer belongs."
+            )
+        self.template = template
+        if template and template.masked:
+            ids = self.encodings(["a"])[0].ids
+            at = ids.index(self.tokenizer.token_to_id(str(self.mask_token)) or 0)
+            self.place = at if template.masked_before else at - len(ids)
 
     @cached_property
-    def digest(self) -> str:
-        """Names the tokenizer: two with equal digests give equal ids."""
+    def _own_digest(self) -> str:
         return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """Names the tokenizer and the template: two with equal digests give equal ids."""
+        if self.template is None:
+            return self._own_digest
+        return hashlib.sha256(f"{self._own_digest} {self.template.text}".encode()).hexdigest()
 
     @property
     def special_count(self) -> int:
@@ -78,6 +116,8 @@ class Text:
     def encodings(self, inputs: Sequence[str] | Sequence[Words]) -> list[Encoding]:
         """The tokenizer's own records, uncut. A list of words keeps which word each token came from."""
         words = len(inputs) > 0 and not isinstance(inputs[0], str)
+        if self.template is not None:
+            inputs = [self.template.around(str(given), str(self.mask_token)) for given in inputs]
         return self.tokenizer.encode_batch(list(inputs), is_pretokenized=words)
 
     def lengths(self, inputs: Sequence[str] | Sequence[Words]) -> np.ndarray:
@@ -90,22 +130,29 @@ class Text:
 
     def encode(self, inputs: Sequence[str] | Sequence[Words]) -> list[np.ndarray]:
         """Token ids of each input, cut at `max_length`: a list of (length,) int32."""
-        return [self.cut(e.ids) for e in self.encodings(inputs)]
+        return [self.cut(e) for e in self.encodings(inputs)]
 
-    def cut(self, ids: Sequence[int]) -> np.ndarray:
-        """At most `max_length` ids: the end of the text goes, the closing special token stays; never none at all."""
-        if not ids:  # an empty text, where no special tokens surround it
-            ids = [self.pad_id]
+    def cut(self, encoding: Encoding) -> np.ndarray:
+        """At most `max_length` ids: the end of the text goes, what closes it stays; never none at all.
+
+        Raises:
+            InputError: a template alone is longer.
+        """
+        ids = encoding.ids or [self.pad_id]  # an empty text, where no special tokens surround it
         if len(ids) > self.max_length:
-            tail = ids[len(ids) - self._closing :] if self._closing else []
-            ids = [*ids[: self.max_length - len(tail)], *tail]
+            tail = self._closing
+            if tail >= self.max_length:
+                raise InputError(f"The template leaves no room for a text in {self.max_length} tokens. Shorten it.")
+            ids = [*ids[: self.max_length - tail], *ids[len(ids) - tail :]]
         return np.array(ids, dtype=np.int32)
 
     @property
     def _closing(self) -> int:
-        """How many of the special tokens stand after the text."""
-        mask = self.tokenizer.encode("a").special_tokens_mask
-        return next((i for i, special in enumerate(reversed(mask)) if not special), 0)
+        """How many tokens stand after the text: special ones, and those of a template."""
+        encoding = self.encodings(["a"])[0]
+        end = 1 + (len(self.template.before(str(self.mask_token))) if self.template else 0)
+        begun = [i for i, (start, stop) in enumerate(encoding.offsets) if stop and start < end]
+        return len(encoding.ids) - 1 - max(begun, default=len(encoding.ids) - 1)
 
     def collate(self, examples: Sequence[np.ndarray], *, pad_id: int | None = None) -> dict[str, torch.Tensor]:
         """Ids padded to the longest example: `input_ids` and `attention_mask`, each (batch, length) int64."""
@@ -126,12 +173,20 @@ class Text:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": self.max_length,
             "pad_token": self.tokenizer.id_to_token(self.pad_id),
-        }
+        } | ({"mask_token": self.mask_token} if self.mask_token else {})
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
 def _read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _mask_token(tokenizer: Tokenizer, settings: dict[str, Any]) -> str | None:
+    """As the settings name it, or one of the usual names, where the tokenizer keeps it whole."""
+    said = settings.get("mask_token")
+    usual = [said["content"] if isinstance(said, dict) else said, "[MASK]", "<mask>"]
+    whole = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    return next((name for name in usual if name in whole), None)
 
 
 def _max_length(config: dict[str, Any], settings: dict[str, Any]) -> int:

@@ -31,7 +31,7 @@ class Classification(Task):
         """One window a text; what exceeds the model's length is cut at the end and counted as lost."""
         targets = self.targets(labels) if labels is not None else np.zeros(len(inputs), dtype=np.int64)
         for i, encoding in enumerate(modality.encodings(inputs)):
-            ids = modality.cut(encoding.ids)
+            ids = modality.cut(encoding)
             yield Window(ids, np.asarray(targets[i]), i, lost=len(encoding.ids) - len(ids))
 
     def targets(self, labels: Sequence[Any]) -> np.ndarray:
