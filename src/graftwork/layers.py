@@ -8,7 +8,7 @@ weights, has a single block; T5 has two lists, its encoder's blocks come before 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -185,16 +185,27 @@ def _gives_tuple(block: nn.Module, network: nn.Module) -> bool:
     return seen[0]
 
 
-def keep_lowest(network: nn.Module, count: int) -> None:
-    """Cut the network off above its `count` lowest blocks; its config says so, and it loads again as what it is."""
+def keep_blocks(network: nn.Module, places: Sequence[int]) -> None:
+    """Leave only these blocks (0 is the lowest), in the order given; the config says so, and it loads again so."""
     blocks = _single_stack(network)
-    assert 0 < count <= len(blocks)
+    assert places
+    assert all(0 <= place < len(blocks) for place in places)
     (name, _), config = stacks(network)[0], network.config
     parent, _, last = name.rpartition(".")
-    setattr(network.get_submodule(parent), last, blocks[:count])
-    config.num_hidden_layers = count  # type: ignore[union-attr]
+    kept = nn.ModuleList(blocks[place] for place in places)
+    for number, block in enumerate(kept):
+        for module in block.modules():
+            if hasattr(module, "layer_idx"):  # its place, as it would be counted when loaded
+                module.layer_idx = number  # type: ignore[assignment]
+    setattr(network.get_submodule(parent), last, kept)
+    config.num_hidden_layers = len(kept)  # type: ignore[union-attr]
     if getattr(config, "layer_types", None):  # what kind each block is
-        config.layer_types = config.layer_types[:count]  # type: ignore[union-attr]
+        config.layer_types = [config.layer_types[place] for place in places]  # type: ignore[union-attr, index]
+
+
+def keep_lowest(network: nn.Module, count: int) -> None:
+    """Cut the network off above its `count` lowest blocks; its config says so, and it loads again as what it is."""
+    keep_blocks(network, range(count))
 
 
 def has_single_stack(network: nn.Module) -> bool:

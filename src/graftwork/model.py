@@ -67,14 +67,14 @@ class TransferModel(nn.Module):
         super().__init__()
         if not task.labels:
             raise InputError(f"Task {task.name!r} has no labels yet. Give them, or let `fit` take them from the data.")
-        self.encoder, self.modality, self.task = encoder, modality, task
+        self.encoder, self.task = encoder, task
         self.pooling: Pooling = pooling
         self.head_choice = head or Linear()
         if task.token_level and not self.head_choice.for_tokens:
             raise InputError(f"The head {self.head_choice.name!r} cannot answer a {task.name} task. Choose another.")
         if task.token_level and self.head_choice.template:
             raise InputError(f"A {task.name} task has an answer for each token, so no template. Leave it out.")
-        modality.surround(Template(self.head_choice.template) if self.head_choice.template else None)
+        self.modality = modality.within(Template(self.head_choice.template) if self.head_choice.template else None)
         self.head = self.head_choice.build(
             width_of(encoder), len(task.labels), token_level=task.token_level, layers=block_count(encoder) + 1
         )

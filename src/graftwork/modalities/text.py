@@ -7,6 +7,7 @@ tokenizer's own file only the vocabulary and rules are used: padding and truncat
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ class Text:
         mask_token: what stands for a hidden piece; None where the model knows none.
 
     Attributes:
-        template: what stands around each text, where `surround` put something.
+        template: what stands around each text, as `within` says.
         place: of its mask, from the start of the ids, or, negative, from the end; without a mask that of the last.
     """
 
@@ -69,27 +70,32 @@ class Text:
             mask_token=_mask_token(tokenizer, settings),
         )  # fmt: skip
 
-    def surround(self, template: Template | None) -> None:
-        """Read every text inside `template` from now on; None for texts as they are.
+    def within(self, template: Template | None) -> Text:
+        """This modality, but reading every text inside `template`; None for texts as they are.
 
         Raises:
             InputError: it has a mask, and the model knows none; or it has none, and the tokenizer closes each text.
         """
-        if template and template.masked and self.mask_token is None:
+        other = copy.copy(self)
+        other.template, other.place = template, -1
+        if template is None:
+            return other
+        read = other.encodings(["a"])[0]
+        if not template.masked:
+            if read.special_tokens_mask[-1]:
+                raise InputError(
+                    f"The template {template.text!r} has no [MASK], and this model does not read on from a text's end. "
+                    "Put [MASK] where the answer belongs."
+                )
+            return other
+        if self.mask_token is None:
             raise InputError(
                 f"The template {template.text!r} has a [MASK], which this model does not know. Let it end where the "
                 "answer is to begin, as causal models read, or choose a masked language model."
             )
-        if template and not template.masked and self._closing:
-            raise InputError(
-                f"The template {template.text!r} has no [MASK], and this model does not read on from a text's end. "
-                "Put [MASK] where the answer belongs."
-            )
-        self.template = template
-        if template and template.masked:
-            ids = self.encodings(["a"])[0].ids
-            at = ids.index(self.tokenizer.token_to_id(str(self.mask_token)) or 0)
-            self.place = at if template.masked_before else at - len(ids)
+        at = read.ids.index(self.tokenizer.token_to_id(self.mask_token) or 0)
+        other.place = at if template.masked_before else at - len(read.ids)
+        return other
 
     @cached_property
     def _own_digest(self) -> str:
@@ -117,7 +123,7 @@ class Text:
         """The tokenizer's own records, uncut. A list of words keeps which word each token came from."""
         words = len(inputs) > 0 and not isinstance(inputs[0], str)
         if self.template is not None:
-            inputs = [self.template.around(str(given), str(self.mask_token)) for given in inputs]
+            inputs = [self.template.around(str(given), self.mask_token or "") for given in inputs]
         return self.tokenizer.encode_batch(list(inputs), is_pretokenized=words)
 
     def lengths(self, inputs: Sequence[str] | Sequence[Words]) -> np.ndarray:
@@ -150,7 +156,7 @@ class Text:
     def _closing(self) -> int:
         """How many tokens stand after the text: special ones, and those of a template."""
         encoding = self.encodings(["a"])[0]
-        end = 1 + (len(self.template.before(str(self.mask_token))) if self.template else 0)
+        end = 1 + (len(self.template.before(self.mask_token or "")) if self.template else 0)
         begun = [i for i, (start, stop) in enumerate(encoding.offsets) if stop and start < end]
         return len(encoding.ids) - 1 - max(begun, default=len(encoding.ids) - 1)
 
