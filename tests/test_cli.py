@@ -319,7 +319,11 @@ def test_catalogues_print_every_field_with_range_default_and_sentence(graft: Gra
     people = graft("methods", "lora").out
     assert "Hu et al. 2021" in people
     assert "an integer in [1, inf)" in people
-    assert [row["name"] for row in graft("tasks", "--json").json["tasks"]] == ["classification", "tagging"]
+    assert [row["name"] for row in graft("tasks", "--json").json["tasks"]] == [
+        "classification",
+        "similarity",
+        "tagging",
+    ]
     [model] = graft("models", "minilm", "--json").json["models"]
     assert (model["layers"], model["width"]) == (6, 384)
 

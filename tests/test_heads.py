@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from graftwork.choice import InputError, names
+from graftwork.choice import InputError, lookup, names
 from graftwork.data import Data
 from graftwork.head import Head
 from graftwork.heads import MLP, AttentionPooling, Cosine, DepthwiseSeparable
@@ -18,6 +18,7 @@ from graftwork.testing import learnable, method_checks, suited_to_tiny_networks
 CONTRACT = [
     (head, name, check)
     for head in names(Head)
+    if lookup(Head, head).for_classes
     for name, check in method_checks(suited_to_tiny_networks(FullFineTuning, head=head))
 ]
 

@@ -81,7 +81,7 @@ def test_a_stage_is_refused_what_it_cannot_heed():
 
 def test_the_spec_of_every_field_is_plain():
     spec = FullFineTuning().spec()["full-fine-tuning"]
-    assert spec["head"] == {"linear": {"scale": 10.0, "normalized": None}}
+    assert spec["head"] == {"linear": {"template": "", "scale": 10.0, "normalized": None}}
     assert (spec["modifiers"], spec["schedule"]) == ([], {"linear": {}})
     assert isinstance(FullFineTuning().head, Linear)
     assert issubclass(LinearProbe, Method)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from graftwork.heads.linear import LinearNetwork
 from graftwork.method import GradientMethod
 from graftwork.vocabulary import can_compact, compact
 
@@ -19,7 +20,7 @@ def trained(folder, small: bool) -> dict[str, torch.Tensor]:
     network = AutoModel.from_pretrained(folder).eval()
 
     class Model(torch.nn.Module):  # what `param_groups` looks at
-        encoder, head = network, torch.nn.Linear(1, 1)
+        encoder, head = network, LinearNetwork(1, 1, normalized=False, scale=1.0)
 
     def steps(remap: np.ndarray | None) -> None:
         groups = GradientMethod(lr=1e-2, weight_decay=0.1, head_lr_factor=1).param_groups(Model())  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ __all__ = [
     "rank",
     "rate_test",
     "resume",
+    "search",
 ]
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from graftwork.rank import rank
     from graftwork.rate_test import rate_test
     from graftwork.run import Run
+    from graftwork.search import search
 
 _LIVES_IN = {
     "Advice": "advise",

@@ -350,6 +350,8 @@ def _kinds(asked: Any, data: Data) -> list[Augmentation]:
     Raises:
         InputError: an unknown kind or field, one twice, or one that does not suit the task.
     """
+    if data.task not in USUAL:
+        raise InputError(f"There is no way to augment {data.task} data. Augment texts of classes, or tagged ones.")
     given = USUAL[data.task] if asked is None else asked
     kinds = [parse(Augmentation, each) for each in (given if isinstance(given, (list, tuple)) else [given])]
     if not kinds:

@@ -142,8 +142,8 @@ def _summary(case: Case) -> dict[str, Any]:
 
 
 def _ledger(case: Case) -> dict[str, Any]:
-    """The truncation ledger; empty where nothing is ever cut (tagging reads in windows) or there is no tokenizer."""
-    if case.text is None or case.data.task == "tagging":
+    """The truncation ledger of classes; empty where there are none, or no tokenizer. Windows of tagging cut nothing."""
+    if case.text is None or case.data.task != "classification":
         return {}
     splits = {name: _entry(split, case.tokens[name][0], case.text.max_length) for name, split in case.labelled.items()}
     return {"max_length": case.text.max_length, "splits": splits}

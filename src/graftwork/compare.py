@@ -37,7 +37,7 @@ from graftwork.methods.finetune import FullFineTuning
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.report.comparison import comparison_page, pareto_picture
-from graftwork.report.wording import METRICS, duration
+from graftwork.report.wording import METRICS, duration, figure
 from graftwork.run import Run, as_json, atomic_write, is_run, plain_cause
 from graftwork.task import Task
 from graftwork.tasks import task_of
@@ -520,7 +520,10 @@ class _Race:
         """What a run came to, as soon as it is there: a race is long."""
         score, seconds = run.metrics["validation"][self.task.selection], run.cost.get("seconds") or 0.0
         name = METRICS[self.task.selection][0]
-        self._tell(event="note", message=f"        {name} {score:.1%} on validation, {duration(seconds)}")
+        self._tell(
+            event="note",
+            message=f"        {name} {figure(self.task.selection, score)} on validation, {duration(seconds)}",
+        )
 
     def _tell(self, **event: Any) -> None:
         if self.told:
@@ -561,7 +564,7 @@ def _evidence(task: Task, runs: Iterable[Run]) -> significance.Evidence:
     for run in runs:
         table = run.predictions("test")
         truth, guess = ([task.named(cell) for cell in table[column].to_pylist()] for column in ("label", "prediction"))
-        tallies.append(task.tally(truth, guess))
+        tallies.append(task.tally(truth, guess, table["probabilities"].to_pylist()))
         correct.append(np.array([t == g for t, g in zip(truth, guess, strict=True)]))
     return significance.Evidence(tallies, task.tallied, correct if task.selection == "accuracy" else None)
 

@@ -28,13 +28,17 @@ from graftwork.choice import InputError, suggest
 from graftwork.finding import DataError, Finding, Kind, number
 from graftwork.formats import RAGGED_LINE, Reading
 from graftwork.reading import read
-from graftwork.roles import Columns, infer
+from graftwork.roles import Columns, Roles, infer
 from graftwork.spool import spool
 
 __all__ = ["Columns", "Data", "DataError", "Finding", "Split"]
 
 SPLITS = ("train", "validation", "test", "target")
 DROPS = ("ragged", "empty", "conflicts", "duplicates", "overlap")
+SCORE_STRATA = 10
+"""Scores are cut and sampled in so many groups of like height."""
+PAIR = " | "
+"""What stands between the two texts of a pair where they are written as one."""
 FORMAT = 1
 """Of the folders `Data.save` writes."""
 
@@ -54,7 +58,7 @@ class Split:
         return self.table.num_rows
 
     def inputs(self, indices: Iterable[int] | None = None) -> list[Any]:
-        """The texts (tagging: lists of words) at `indices`, in that order; all of them without."""
+        """The texts (tagging: lists of words; pairs: lists of two) at `indices`, in that order; all without."""
         return _cells(self.table["input"], indices)
 
     def labels(self, indices: Iterable[int] | None = None) -> list[Any]:
@@ -72,10 +76,26 @@ class Split:
             part = self.table.slice(start, size)
             yield part["input"].to_pylist(), part["label"].to_pylist()
 
+    @property
+    def pairs(self) -> bool:
+        """Whether each row is two texts."""
+        read, asked = (pa.types.is_list(self.table.schema.field(name).type) for name in ("input", "label"))
+        return read and not asked
+
+    @property
+    def content(self) -> pa.ChunkedArray:
+        """What makes two rows the same: the text, the words, or both texts of a pair in either order."""
+        column = self.table["input"]
+        if not self.pairs:
+            return column
+        one, other = pc.list_element(column, 0), pc.list_element(column, 1)
+        both = pc.min_element_wise(one, other), pc.max_element_wise(one, other)
+        return pc.binary_join_element_wise(*both, PAIR)
+
     @cached_property
     def keys(self) -> np.ndarray:
         """A 64-bit hash of each normalised text: (rows,) uint64."""
-        return splitting.keys(self.table["input"])
+        return splitting.keys(self.content)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -124,10 +144,11 @@ class Data:
     """
 
     splits: Mapping[str, Split]
-    task: Literal["classification", "tagging"]
+    task: Literal["classification", "tagging", "similarity"]
     multi_label: bool
     labels: tuple[str, ...]
-    """The class names of train and validation, sorted; tagging: "O" first, then the tags, sorted."""
+    """The class names of train and validation, sorted; tagging: "O" first, then the tags, sorted. Similarity: what is
+    different and what is similar, as class names, or as the lowest and the highest score of train."""
     columns: Columns
     said: tuple[str, ...]
     """What was inferred, as sentences."""
@@ -140,6 +161,8 @@ class Data:
     name: str
     groups: Mapping[str, np.ndarray] = field(repr=False, default_factory=dict)
     """Per split the group of near-identical texts each row is in, where a cut needed them."""
+    scored: bool = False
+    """Similarity: whether each pair has a number, and not one of two classes."""
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
@@ -168,6 +191,7 @@ class Data:
         label: str | None = None,
         task: str | None = None,
         multi_label: bool | None = None,
+        positive: str | None = None,
         validation: float | str | os.PathLike[str] = 0.1,
         test: float | str | os.PathLike[str] | None = None,
         target: Any = None,
@@ -182,10 +206,12 @@ class Data:
             source: A .csv, .tsv, .jsonl, .json, .parquet or .arrow file (the text ones also as .gz); a folder with
                 train.csv, validation.csv, test.csv (or other formats); a `save_to_disk` folder of `datasets`; a folder
                 written by `save`; `owner/name` on the hub; `pydocs`; a DataFrame; or a dict of split -> rows.
-            text: The column that is read; inferred and said aloud when not given.
+            text: The column that is read, or two with a comma that are to be compared; inferred and said aloud when
+                not given.
             label: The column that is predicted; likewise.
-            task: "classification" or "tagging"; inferred when not given.
+            task: "classification", "tagging" or "similarity"; inferred when not given.
             multi_label: Whether a row may have several labels (a list, or names joined by |); inferred when not given.
+            positive: Of two classes of pairs, the one that means similar; inferred when not given.
             validation: The share of train that becomes validation where none is given, in [0, 0.5]; or a file.
             test: The same for test. By default 0.1 of a lone file, and nothing where the source has named splits.
             target: A source of unlabelled texts of the domain to adapt to; becomes the split "target".
@@ -215,7 +241,7 @@ class Data:
             message = f"{reading.name} has only {', '.join(reading.tables)}."
             raise DataError([NO_TRAIN(message, fix="Add a file named train, or give one file as the source.")])
 
-        roles = infer(reading, text=text, label=label, task=task, multi_label=multi_label)
+        roles = infer(reading, text=text, label=label, task=task, multi_label=multi_label, positive=positive)
         findings, dropped = _ragged(reading, drop)
         splits = {name: Split(spool(roles.rows(reading.tables[name]))) for name in SPLITS if name in reading.tables}
         said = list(roles.said)
@@ -225,11 +251,11 @@ class Data:
 
         wanted = {"test": cut_test, "validation": validation if isinstance(validation, (int, float)) else 0}
         wanted = {name: share for name, share in wanted.items() if share and name not in splits}
-        splits, groups = _cut(splits, wanted, seed, said)
+        splits, groups = _cut(splits, wanted, seed, said, roles.scored)
         if limit is not None and limit < len(splits["train"]):
             said.append(f"Only {limit:,} of {number(len(splits['train']), 'train row')} are used (limit).")
             dropped["limit"] = len(splits["train"]) - limit
-            kept = _sample(splits["train"], limit, seed)
+            kept = _sample(splits["train"], limit, seed, roles.scored)
             splits["train"] = splits["train"].where(kept)
             groups = {name: group[kept] if name == "train" else group for name, group in groups.items()}
 
@@ -237,7 +263,7 @@ class Data:
             splits=MappingProxyType({name: splits[name] for name in SPLITS if name in splits}),
             task=roles.task,
             multi_label=roles.multi_label,
-            labels=_class_names(splits, roles.task),
+            labels=_class_names(splits, roles),
             columns=roles.columns,
             said=tuple(said),
             findings=tuple(findings),
@@ -248,6 +274,7 @@ class Data:
                 "label": roles.columns.label,
                 "task": roles.task,
                 "multi_label": roles.multi_label,
+                "positive": roles.classes[-1] if roles.classes else None,
                 "validation": _spelled(validation),
                 "test": _spelled(test),
                 "target": _spelled(target),
@@ -258,6 +285,7 @@ class Data:
             },
             name=reading.name,
             groups=groups,
+            scored=roles.scored,
         )
         return whole if shots is None else whole.few(shots)
 
@@ -305,7 +333,7 @@ class Data:
         For questions that a part of the data answers, and that must not see test. It does not load again from `source`.
         """
         splits = {
-            name: split.where(_sample(split, size, self.source["seed"])) if size < len(split) else split
+            name: split.where(_sample(split, size, self.source["seed"], self.scored)) if size < len(split) else split
             for name, size in (("train", train), ("validation", validation))
             if (split := self.splits.get(name)) is not None
         }
@@ -333,6 +361,7 @@ class Data:
             "splits": list(self.splits),
             "task": self.task,
             "multi_label": self.multi_label,
+            "scored": self.scored,
             "labels": self.labels,
             "columns": {"text": self.columns.text, "label": self.columns.label},
             "said": self.said,
@@ -370,6 +399,7 @@ class Data:
             # what reads it again is the folder; the shots it was reduced to are in it
             source={**about["source"], "source": str(folder.resolve()), "shots": None},
             name=about["name"],
+            scored=about.get("scored", False),
         )
         if data.fingerprint != about["fingerprint"]:
             raise InputError(f"{folder} was changed after it was saved: its fingerprint differs. Save the data again.")
@@ -464,8 +494,11 @@ def _drop(splits: dict[str, Split], drop: tuple[str, ...], dropped: dict[str, in
 
 
 def empty_inputs(split: Split) -> np.ndarray:
-    """Which rows have no text (only white space, or no words): (rows,) bool."""
+    """Which rows have no text (only white space, or no words), or lack one of two: (rows,) bool."""
     column = split.table["input"]
+    if split.pairs:
+        blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.list_flatten(column))), 0)
+        return blank.to_numpy().reshape(-1, 2).any(axis=1)
     if pa.types.is_list(column.type):
         return pc.equal(pc.list_value_length(column), 0).to_numpy()
     return pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0).to_numpy()
@@ -529,9 +562,13 @@ def _overlap(splits: dict[str, Split], name: str) -> np.ndarray:
     return np.isin(splits["train"].keys, np.concatenate(others))
 
 
-def _strata(split: Split) -> np.ndarray:
-    """The class each row is filed under; of several labels or tags the rarest: (rows,)."""
+def _strata(split: Split, scored: bool) -> np.ndarray:
+    """The class each row is filed under; of several labels or tags the rarest, of scores the tenth: (rows,)."""
     column = split.table["label"].combine_chunks()
+    if scored:
+        scores = np.array([float(cell or "nan") for cell in column.to_pylist()])
+        edges = np.nanquantile(scores, np.linspace(0, 1, SCORE_STRATA + 1)[1:-1])
+        return np.searchsorted(edges, scores)  # what has no score stands above all edges
     if not pa.types.is_list(column.type):
         return column.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
     flat = column.flatten().dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -547,19 +584,19 @@ def _strata(split: Split) -> np.ndarray:
 
 
 def _cut(
-    splits: dict[str, Split], wanted: dict[str, float], seed: int, said: list[str]
+    splits: dict[str, Split], wanted: dict[str, float], seed: int, said: list[str], scored: bool
 ) -> tuple[dict[str, Split], dict[str, np.ndarray]]:
     """The splits with the wanted ones cut from train, and each row's group of near-identical texts."""
     if not wanted:
         return splits, {}
     splits = dict(splits)
-    every = splitting.groups(split.table["input"] for split in splits.values())
+    every = splitting.groups(split.content for split in splits.values())
     ends = np.cumsum([len(split) for split in splits.values()])[:-1]
     groups = dict(zip(splits, np.split(every, ends), strict=True))
     whole = len(splits["train"])
     for name, share in wanted.items():
         train = splits["train"]
-        leaves = splitting.cut(_strata(train), groups["train"], share * whole / len(train), seed)
+        leaves = splitting.cut(_strata(train, scored), groups["train"], share * whole / len(train), seed)
         if not leaves.any() or leaves.all():
             distinct = number(len(np.unique(groups["train"])), "distinct text")
             message = (
@@ -575,9 +612,9 @@ def _cut(
     return splits, groups
 
 
-def _sample(split: Split, size: int, seed: int) -> np.ndarray:
+def _sample(split: Split, size: int, seed: int, scored: bool) -> np.ndarray:
     """`size` rows at random, each class in proportion: (rows,) bool."""
-    chosen = splitting.cut(_strata(split), np.arange(len(split)), size / len(split), seed)
+    chosen = splitting.cut(_strata(split, scored), np.arange(len(split)), size / len(split), seed)
     generator = np.random.default_rng(seed)
     surplus = int(chosen.sum()) - size
     chosen[generator.choice(np.flatnonzero(chosen == (surplus > 0)), abs(surplus), replace=False)] = surplus < 0
@@ -596,9 +633,14 @@ def _few(split: Split, shots: int, seed: int) -> np.ndarray:
     return kept
 
 
-def _class_names(splits: Mapping[str, Split], task: str) -> tuple[str, ...]:
+def _class_names(splits: Mapping[str, Split], roles: Roles) -> tuple[str, ...]:
+    if roles.scored:
+        scores = [float(cell) for cell in splits["train"].counts if cell]
+        return f"{min(scores):g}", f"{max(scores):g}"
+    if roles.task == "similarity":
+        return roles.classes
     names = {name for split in ("train", "validation") if split in splits for name in splits[split].counts} - {""}
-    return ("O", *sorted(names - {"O"})) if task == "tagging" else tuple(sorted(names))
+    return ("O", *sorted(names - {"O"})) if roles.task == "tagging" else tuple(sorted(names))
 
 
 def _digest(column: pa.ChunkedArray) -> bytes:

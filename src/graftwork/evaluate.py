@@ -145,13 +145,15 @@ def record(
     """
     import pyarrow as pa
 
-    rows = data[split]
+    from graftwork.data import PAIR
 
+    rows = data[split]
+    between = PAIR if rows.pairs else " "
     table = pa.table(
         {
             "split": pa.array([split] * len(rows), pa.string()),
             "row": pa.array(rows.rows, pa.int64()),
-            "input": pa.array([i if isinstance(i, str) else " ".join(i) for i in rows.inputs()], pa.string()),
+            "input": pa.array([i if isinstance(i, str) else between.join(i) for i in rows.inputs()], pa.string()),
             "label": pa.array([task.cell(label) for label in rows.labels()], pa.string()),
             "prediction": pa.array([task.cell(p.label) for p in predictions], pa.string()),
             "confidence": pa.array([p.confidence for p in predictions], pa.float64()),
@@ -171,5 +173,5 @@ def record(
 
 def quick_score(model: TransferModel, found: list[np.ndarray], targets: list[np.ndarray]) -> dict[str, float]:
     """The scalar metrics of a validation in the middle of training, with the decision refitted where it matters."""
-    decision = Decision() if not getattr(model.task, "multi_label", False) else model.task.decide(found, targets, 1.0)
+    decision = model.task.decide(found, targets, 1.0) if model.task.decides else Decision()
     return {k: v for k, v in model.task.score(found, targets, decision).items() if isinstance(v, float)}

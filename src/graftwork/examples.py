@@ -56,7 +56,10 @@ class Examples:
         lost: tokens that no window of a row holds, (windows,): what truncation cost.
         key: names the content; equal keys mean equal examples.
         data: what it is a split of.
+        together: how many windows, one after the other, are never parted: 2 where pairs of texts are compared.
     """
+
+    together: int = 1
 
     def __init__(self, folder: Path, modality: Text, task: Task, data: Data):
         described = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
@@ -66,6 +69,7 @@ class Examples:
         self.lengths = np.load(folder / "lengths.npy")
         self.example = np.load(folder / "example.npy")
         self.lost = np.load(folder / "lost.npy")
+        self.together = 1 if task.token_level else len(self.lengths) // self.rows
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
         self.ids = _map(folder / "ids.bin", np.int32)
         shape = (len(self.lengths), *described["target_shape"]) if not task.token_level else (-1,)
@@ -115,18 +119,25 @@ class Examples:
         The order depends on `seed` alone, so an interrupted epoch can be taken up anywhere.
 
         Args:
-            batch_size: windows a batch; the last one may hold fewer.
+            batch_size: windows a batch; the last one may hold fewer. Where windows stay together that is an average.
             seed: of the order.
             places: these windows instead, repeats allowed.
+
+        Raises:
+            InputError: a batch could not hold what stays together.
         """
+        if batch_size < self.together:
+            raise InputError(f"A pair is {self.together} texts, so batch_size must be at least that; got {batch_size}.")
         generator = np.random.default_rng(seed)
-        order = generator.permutation(len(self) if places is None else places)
+        groups = (np.arange(len(self)) if places is None else places).reshape(-1, self.together)
+        groups = groups[generator.permutation(len(groups))]
         batches: list[np.ndarray] = []
-        span = batch_size * _SORTED_WINDOW
-        for start in range(0, len(order), span):
-            window = order[start : start + span]
-            window = window[np.argsort(self.lengths[window], kind="stable")]
-            batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+        span = batch_size * _SORTED_WINDOW // self.together
+        for start in range(0, len(groups), span):
+            some = groups[start : start + span]
+            some = some[np.argsort(self.lengths[some].max(axis=1), kind="stable")]
+            cuts = np.arange(batch_size, some.size, batch_size) // self.together
+            batches += [part.reshape(-1) for part in np.split(some, cuts)]
         return [batches[i] for i in generator.permutation(len(batches))]
 
     def in_order_of_length(self, max_tokens: int) -> Iterator[np.ndarray]:
@@ -135,7 +146,9 @@ class Examples:
         return iter(cut_by_tokens(order, self.lengths, max_tokens))
 
 
-def cut_by_tokens(places: np.ndarray, lengths: np.ndarray, max_tokens: int, parts: int = 1) -> list[np.ndarray]:
+def cut_by_tokens(
+    places: np.ndarray, lengths: np.ndarray, max_tokens: int, parts: int = 1, together: int = 1
+) -> list[np.ndarray]:
     """Split a batch so that no part, padded to its longest window, holds more than `max_tokens`.
 
     Args:
@@ -143,9 +156,11 @@ def cut_by_tokens(places: np.ndarray, lengths: np.ndarray, max_tokens: int, part
         lengths: tokens of every window of the split.
         max_tokens: what the hardware takes at once; a single longer window makes a part of its own.
         parts: at least so many parts, where there are so many windows (one for each process).
+        together: so many windows, one after the other, stay in one part.
     """
     longest = int(lengths[places].max())
-    rows = max(1, min(max_tokens // longest, -(-len(places) // parts)))
+    groups = max(1, min(max_tokens // (longest * together), -(-len(places) // (parts * together))))
+    rows = groups * together
     return [places[i : i + rows] for i in range(0, len(places), rows)]
 
 

@@ -262,7 +262,7 @@ def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | No
 
     Args:
         run: the run, its folder, or any folder with a saved model.
-        inputs: texts; lists of words (or texts, cut at white space) for tagging.
+        inputs: texts; lists of words (or texts, cut at white space) for tagging; pairs of texts for similarity.
         hardware: device; by default what torch finds.
 
     Raises:
@@ -274,10 +274,7 @@ def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | No
         known = Run.open(path)
         raise InputError(f"Run {str(path)!r} is {known.state}: it has no model to predict with yet.")
     model = TransferModel.load(folder).to((hardware or Hardware()).torch_device())
-    if model.task.token_level:
-        inputs = [i.split() if isinstance(i, str) else i for i in inputs]
-    if any(not isinstance(i, list if model.task.token_level else str) for i in inputs):
-        raise InputError(f"A {model.task.name} model reads {'lists of words' if model.task.token_level else 'texts'}.")
+    inputs = model.task.inputs(inputs)
     return [p.as_dict() for p in model.predict(inputs)] if inputs else []
 
 

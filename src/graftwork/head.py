@@ -81,6 +81,8 @@ class Head(Choice):
 
     for_tokens: ClassVar[bool] = True
     """Whether it can answer for each token, as tagging asks."""
+    for_classes: ClassVar[bool] = True
+    """Whether it answers in classes at all."""
 
     @field_validator("template")
     @classmethod

@@ -338,7 +338,13 @@ class _Runner:
         """The part of the loss, and in the weights of the gradients, that falls to this process."""
         parts = [places]
         if not self.objective.whole:
-            parts = cut_by_tokens(places, self.train.lengths, self.progress.max_tokens, parts=self.world.size)
+            parts = cut_by_tokens(
+                places,
+                self.train.lengths,
+                self.progress.max_tokens,
+                parts=self.world.size,
+                together=self.train.together,
+            )
         total = self.train.weight(places)
         loss_sum = torch.zeros((), device=self.model.device)
         for number, part in enumerate(parts):

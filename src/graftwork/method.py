@@ -195,7 +195,12 @@ def recipe_of(spec: Any) -> tuple[Method, ...]:
 
 def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     """The sentence that says what a recipe needs and does not find in `data`; None where it has everything."""
-    has = set() if data.task == "tagging" else {"pooled"}
+    if data.task == "similarity" and (strange := [method for method in recipe if not _takes_pairs(method)]):
+        return (
+            f"Method {strange[0].title!r} has no answer for pairs of texts, whose embeddings are compared. Choose one "
+            "that trains the encoder, such as 'full-fine-tuning' or 'lora', or 'pretrained', which leaves it as it is."
+        )
+    has = {"pooled"} if data.task == "classification" else set()
     has |= {"one-class"} if data.task == "classification" and not data.multi_label else set()
     has |= {"labels"} if data.labels else set()
     has |= {"target"} & set(data.splits)
@@ -223,6 +228,17 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
                 f"Modifier {deaf[0]!r} acts on methods without steps alone, such as 'linear-probe', and "
                 f"{method.name!r} takes steps. Leave it out."
             )
-    if data.task == "tagging" and not recipe[0].head.for_tokens:
-        return f"The head {recipe[0].head.name!r} cannot answer a {data.task} task. Choose another."
+    head = recipe[0].head
+    if (data.task == "tagging" and not head.for_tokens) or (data.task != "similarity" and not head.for_classes):
+        return f"The head {head.name!r} cannot answer a {data.task} task. Choose another."
     return None
+
+
+def _takes_pairs(method: Method) -> bool:
+    """Whether a method trains by the task's own loss, or not at all, and is given no head but that of similarity."""
+    given = method.head.name not in (type(method).model_fields["head"].default.name, "embedding")
+    if given or "pooled" in method.needs:
+        return False
+    hooks = ("objective", "reads") if isinstance(method, GradientMethod) else ("finish",)
+    plain = GradientMethod if isinstance(method, GradientMethod) else Method
+    return all(getattr(type(method), hook) is getattr(plain, hook) for hook in hooks)

@@ -69,7 +69,7 @@ class TransferModel(nn.Module):
             raise InputError(f"Task {task.name!r} has no labels yet. Give them, or let `fit` take them from the data.")
         self.encoder, self.task = encoder, task
         self.pooling: Pooling = pooling
-        self.head_choice = head or Linear()
+        self.head_choice = parse(Head, task.head) if task.head else head or Linear()
         if task.token_level and not self.head_choice.for_tokens:
             raise InputError(f"The head {self.head_choice.name!r} cannot answer a {task.name} task. Choose another.")
         if task.token_level and self.head_choice.template:
@@ -161,7 +161,7 @@ class TransferModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.head.parameters()).device
+        return next(self.parameters()).device
 
     # --- raw examples in, answers out ---
 

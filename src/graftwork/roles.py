@@ -41,8 +41,22 @@ LABEL_NAMES = (
         "stars",
     ),
 )
+PAIR_NAMES = (
+    *(
+        (f"{stem}{one}", f"{stem}{other}")
+        for stem in (*TEXT_NAMES, "sent", "phrase", "q")
+        for one, other in (("1", "2"), ("_1", "_2"), ("_a", "_b"), ("a", "b"))
+    ),
+    ("premise", "hypothesis"),
+)
+"""Two columns that are read together: a pair of texts."""
+LIKENESS_NAMES = ("similarity", "similarity_score", "relatedness_score", "relatedness", "paraphrase", "duplicate")
+"""Labels of pairs, looked for before the others."""
+SIMILAR = ("1", "true", "yes", "similar", "duplicate", "paraphrase", "same", "equivalent", "entailment", "positive")
+"""Names of the class of two that means similar."""
 WORDS_NAMES = ("tokens", "words")
 TAGS_NAMES = ("tags", "ner_tags", "labels", "label", "pos_tags", "chunk_tags")
+TASKS = ("classification", "tagging", "similarity")
 SAMPLE = 2_000
 """Rows looked at, evenly spaced, where names do not tell."""
 
@@ -57,6 +71,11 @@ COLUMNS_DIFFER = Kind("columns-differ", "error", "A split has other columns than
 DIFFERENT_KEYS = Kind("different-keys", "error", "JSON lines lack the field that is the text or the label.")
 MIXED_TYPES = Kind("mixed-types", "error", "The label is a number in some rows and a text in others.")
 GUESSED_COLUMN = Kind("guessed-column", "warning", "A column's role was guessed from its content, not its name.")
+NOT_A_PAIR = Kind(
+    "not-a-pair", "error", "Similarity is asked for, but it is not clear which two columns are the texts."
+)
+PAIR_CLASSES = Kind("pair-classes", "error", "Pairs of texts have labels that are neither numbers nor two classes.")
+WHICH_IS_SIMILAR = Kind("which-is-similar", "error", "It is not clear which of two classes of pairs means similar.")
 LISTS_AS_TEXT = Kind("lists-as-text", "error", "Lists are written as text, so words and labels cannot be told apart.")
 
 
@@ -65,6 +84,7 @@ class Columns:
     """The source's names of the column that is read and the column that is predicted."""
 
     text: str
+    """Of a pair both, with a comma: `question1,question2`."""
     label: str
 
 
@@ -73,35 +93,51 @@ class Roles:
     """What each column is for, and how a source table becomes rows of (input, label, row)."""
 
     columns: Columns
-    task: Literal["classification", "tagging"]
+    texts: tuple[str, ...]
+    """The columns that are read: one, or two that make a pair."""
+    task: Literal["classification", "tagging", "similarity"]
     multi_label: bool
     said: list[str] = field(default_factory=list)
     whole_numbers: bool = False
     """All labels are numbers, some written as 1.0: they are read as 1."""
+    scored: bool = False
+    """Similarity: whether each pair has a number, or one of two classes."""
+    classes: tuple[str, ...] = ()
+    """Of pairs that have no numbers: the class that means different, then the one that means similar."""
 
     def rows(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
         """The table as batches of `input`, `label`, `row`; a missing label column leaves every row unlabelled."""
         for batch in table.to_batches():
             label = batch.column(self.columns.label) if self.columns.label in batch.schema.names else None
-            yield self._batch(batch.column(self.columns.text), label, batch.column(ROW))
+            yield self._batch([batch.column(name) for name in self.texts], label, batch.column(ROW))
 
     def unlabelled(self, reading: Reading) -> Iterator[pa.RecordBatch]:
         """The train rows of another source, without labels; its text column has the same name or is inferred."""
         name = next(iter(reading.tables))
         table = reading.tables[name]
-        column = self.columns.text if self.columns.text in table.column_names else _text_column(reading, table, set())
+        columns = list(self.texts)
+        missing = [column for column in columns if column not in table.column_names]
+        if missing and self.task == "similarity":
+            message = f"{reading.files[name]} has no column {missing[0]!r}, which makes a pair with the other."
+            raise DataError(
+                [MISSING_COLUMN(message, where=reading.files[name], fix=suggest(missing[0], _names(table)))]
+            )
+        if missing:
+            columns = [_text_column(reading, table, set())]
         for batch in table.to_batches():
-            yield self._batch(batch.column(column), None, batch.column(ROW))
+            yield self._batch([batch.column(column) for column in columns], None, batch.column(ROW))
 
-    def _batch(self, text: pa.Array, label: pa.Array | None, row: pa.Array) -> pa.RecordBatch:
+    def _batch(self, texts: list[pa.Array], label: pa.Array | None, row: pa.Array) -> pa.RecordBatch:
         lists = self.task == "tagging" or self.multi_label
         kind = pa.list_(pa.string()) if lists else pa.string()
         if label is None:
             label = pa.array([[] if lists else ""] * len(row), kind)
         if self.task == "tagging":
-            text, label = _as_lists(text, None), _as_lists(label, None)
+            text, label = _as_lists(texts[0], None), _as_lists(label, None)
+        elif self.task == "similarity":
+            text, label = _paired(*texts), self._names(label)
         else:
-            text = _filled(text)
+            text = _filled(texts[0])
             label = _as_lists(label, "|") if self.multi_label else self._names(label)
         return pa.record_batch([text, label, row], names=["input", "label", "row"])
 
@@ -112,6 +148,12 @@ class Roles:
 
 def _filled(array: pa.Array) -> pa.Array:
     return array.fill_null("") if array.null_count else array
+
+
+def _paired(one: pa.Array, other: pa.Array) -> pa.Array:
+    """Two columns of text as one of lists of two."""
+    cells = zip(_filled(one).to_pylist(), _filled(other).to_pylist(), strict=True)
+    return pa.array(list(map(list, cells)), pa.list_(pa.string()))
 
 
 def _as_lists(array: pa.Array, separator: str | None) -> pa.Array:
@@ -132,23 +174,34 @@ def _as_lists(array: pa.Array, separator: str | None) -> pa.Array:
 
 
 def infer(
-    reading: Reading, *, text: str | None, label: str | None, task: str | None, multi_label: bool | None
+    reading: Reading,
+    *,
+    text: str | None,
+    label: str | None,
+    task: str | None,
+    multi_label: bool | None,
+    positive: str | None = None,
 ) -> Roles:
     """The roles of the columns of train, checked against the other splits.
 
     Raises:
         DataError: a column asked for is missing, or none can be chosen with confidence.
-        InputError: `task` is unknown.
+        InputError: `task` is unknown, or `positive` is given where there are no pairs of two classes.
     """
-    if task not in (None, "classification", "tagging"):
-        raise InputError(f"Unknown task {task!r}. {suggest(str(task), ['classification', 'tagging'])}")
+    if task not in (None, *TASKS):
+        raise InputError(f"Unknown task {task!r}. {suggest(str(task), TASKS)}")
     table = reading.tables["train"]
     text, label = (name.strip() if name else None for name in (text, label))
-    for role, name in (("text", text), ("label", label)):
+    asked = _asked_texts(table, text)
+    for role, name in (*(("text", name) for name in asked), ("label", label)):
         if name is not None:
             _must_have(reading, table, name, role)
-    if text is not None and text == label:
-        raise DataError([SAME_COLUMN(f"Column {text!r} is asked for as text and as label.", fix="Give two columns.")])
+    if label in asked:
+        raise DataError([SAME_COLUMN(f"Column {label!r} is asked for as text and as label.", fix="Give two columns.")])
+    if pair := _pair(reading, table, asked, label, task):
+        return _roles_of_pairs(reading, table, pair, label, positive, guessed=not asked)
+    if positive is not None:
+        raise InputError("positive names the class of pairs that means similar, and the data has no pairs of texts.")
     given = text is not None or label is not None
     if not given:
         _look_for_header(reading, table)
@@ -160,15 +213,15 @@ def infer(
         text = _text_column(reading, table, {label} if label else set(), task)
         said.append(f"Column {text!r} is the text.")
     if label is None:
-        label = _label_column(reading, table, text)
+        label = _label_column(reading, table, (text,))
     chosen: Literal["classification", "tagging"]
     chosen = "tagging" if task == "tagging" or (task is None and _is_list(table, text)) else "classification"
     _check_shape(table, text, label, chosen)
     several, how = _multi_label(table, label) if multi_label is None else (multi_label, "as asked for")
     several = several and chosen == "classification"
     columns = Columns(text, label)
-    _check_splits(reading, columns)
-    _check_json(reading, columns)
+    _check_splits(reading, (text,), label)
+    _check_json(reading, (text,), label)
     distinct = pc.unique(_flat(table[label])).drop_null()
     if chosen == "tagging":
         said.append(f"Column {label!r} holds the tags of each word: {number(len(distinct), 'distinct tag')}.")
@@ -176,10 +229,96 @@ def infer(
         said.append(f"Column {label!r} holds several labels a row ({how}).")
     else:
         said.append(f"Column {label!r} is the label: {number(len(distinct), 'distinct value')}.")
-    whole = chosen == "classification" and not several and _whole_numbers(distinct)
+    whole = chosen == "classification" and not several and _whole_numbers(distinct.to_pylist())
     if whole:
         said.append("The labels are whole numbers written with .0; they are read as 1, 2, ...")
-    return Roles(columns, chosen, several, said, whole)
+    return Roles(columns, (text,), chosen, several, said, whole)
+
+
+# --- pairs of texts ---
+
+
+def _asked_texts(table: pa.Table, text: str | None) -> tuple[str, ...]:
+    """The columns that `text` names: none, one, or two with a comma."""
+    if text is None or text in table.column_names:
+        return () if text is None else (text,)
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _pair(
+    reading: Reading, table: pa.Table, asked: tuple[str, ...], label: str | None, task: str | None
+) -> tuple[str, str] | None:
+    """The two columns that are read together, asked for or known by name; None where one column is read.
+
+    Raises:
+        DataError: a pair is asked for, and there is none, or two columns for a task that reads one.
+    """
+    plain = {name.lower(): name for name in reversed(_names(table)) if not _is_list(table, name) and name != label}
+    found = next(((plain[a], plain[b]) for a, b in PAIR_NAMES if a in plain and b in plain), None)
+    if len(asked) == 2 and task in (None, "similarity") and asked[0] != asked[1]:
+        return asked[0], asked[1]
+    if not asked and found and task in (None, "similarity"):
+        return found
+    if len(asked) > 1 or task == "similarity":
+        given = f"--text names {', '.join(asked)}" if asked else f"there is {', '.join(_names(table))}"
+        message = f"Similarity reads two columns of {reading.files['train']}; {given}."
+        fix = "Say which two with --text A,B." if task in (None, "similarity") else f"A {task} task reads one column."
+        raise DataError([NOT_A_PAIR(message, where=reading.files["train"], fix=fix)])
+    return None
+
+
+def _roles_of_pairs(
+    reading: Reading, table: pa.Table, pair: tuple[str, str], label: str | None, positive: str | None, *, guessed: bool
+) -> Roles:
+    """The roles of pairs of texts that are scored, or of two classes."""
+    one, other = pair
+    said = [f"Columns {one!r} and {other!r} are a pair of texts: how alike are they?"] * guessed
+    label = label or _label_column(reading, table, pair)
+    columns = Columns(f"{one},{other}", label)
+    for name in pair:
+        _check_shape(table, name, label, "similarity")
+    _check_splits(reading, (one, other), label)
+    _check_json(reading, (one, other), label)
+    cells = sorted({cell.strip() for cell in pc.unique(_flat(table[label])).to_pylist() if cell} - {""})
+    whole = _whole_numbers(cells)
+    cells = sorted({re.sub(r"\.0+$", "", cell) for cell in cells}) if whole else cells
+    numbers = all(map(is_number, cells))
+    scored = len(cells) > 2 and numbers
+    if _is_list(table, label) or (len(cells) > 2 and not scored):
+        some = ", ".join(repr(cell) for cell in cells if not is_number(cell))
+        message = f"Column {label!r} holds neither a number nor one of two classes: {some:.80}."
+        fix = "Keep the rows of two classes, or read one column as classification: --text NAME."
+        raise DataError([PAIR_CLASSES(message, where=reading.files["train"], fix=fix)])
+    if scored:
+        if positive is not None:
+            raise InputError(f"positive names one of two classes, and column {label!r} holds scores. Leave it out.")
+        low, high = min(map(float, cells)), max(map(float, cells))
+        said.append(f"Column {label!r} is the score, from {low:g} to {high:g}: the more, the more alike.")
+        return Roles(columns, pair, "similarity", False, said, whole, scored)
+    positive = _positive(cells, positive, numbers, label)
+    said.append(f"Column {label!r} is the label: {positive!r} means similar.")
+    classes = tuple(sorted(cells, key=lambda cell: cell == positive))
+    return Roles(columns, pair, "similarity", False, said, whole, classes=classes)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number as people write them: neither nan nor infinity."""
+    return bool(re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", cell))
+
+
+def _positive(cells: list[str], asked: str | None, numbers: bool, label: str) -> str:
+    """Of at most two classes the one that means similar: asked for, known by name, or the larger number."""
+    if asked is not None:
+        if asked not in cells:
+            raise InputError(f"No pair is of class {asked!r}, which is to mean similar. {suggest(asked, cells)}")
+        return asked
+    known = [cell for cell in cells if cell.casefold() in SIMILAR]
+    if len(known) == 1 or len(cells) < 2:
+        return (known or cells or [""])[0]
+    if numbers:
+        return max(cells, key=float)
+    message = f"Of the classes {cells[0]!r} and {cells[1]!r} in column {label!r} either could mean similar."
+    raise DataError([WHICH_IS_SIMILAR(message, fix=f"Say which: --positive {cells[0]}, for example.")])
 
 
 def _names(table: pa.Table) -> list[str]:
@@ -247,7 +386,7 @@ def _text_column(reading: Reading, table: pa.Table, taken: set[str], task: str |
         return ranked[0]
     what = f"more than one that could be it ({', '.join(ranked[:4])})" if ranked else f"only {', '.join(names)}"
     message = f"No column of {reading.files['train']} is clearly the text: there is {what}."
-    fix = "Say which: --text NAME." + " For pairs of texts, join them into one column." * (len(ranked) > 1)
+    fix = "Say which: --text NAME." + " Two that are to be compared: --text A,B." * (len(ranked) > 1)
     raise DataError([NO_TEXT_COLUMN(message, where=reading.files["train"], fix=fix)])
 
 
@@ -258,11 +397,12 @@ def _say_guess(reading: Reading, name: str, role: str, why: str) -> None:
     )
 
 
-def _label_column(reading: Reading, table: pa.Table, text: str) -> str:
+def _label_column(reading: Reading, table: pa.Table, texts: tuple[str, ...]) -> str:
     """By name; else the one column whose values repeat."""
-    names = [name for name in _names(table) if name != text]
+    names = [name for name in _names(table) if name not in texts]
     lower = {name.lower(): name for name in reversed(names)}
-    for known in TAGS_NAMES if _is_list(table, text) else LABEL_NAMES:
+    usual = (*LIKENESS_NAMES, *LABEL_NAMES) if len(texts) == 2 else LABEL_NAMES
+    for known in TAGS_NAMES if _is_list(table, texts[0]) else usual:
         if known in lower:
             return lower[known]
     alike = [name for name in names if re.search(r"label|intent|categor|class(?!ic)|emotion|sentiment", name.lower())]
@@ -279,8 +419,8 @@ def _label_column(reading: Reading, table: pa.Table, text: str) -> str:
 
 
 def _check_shape(table: pa.Table, text: str, label: str, task: str) -> None:
-    if task == "classification" and _is_list(table, text):
-        message = f"Column {text!r} holds lists, so its task is tagging, not classification."
+    if task != "tagging" and _is_list(table, text):
+        message = f"Column {text!r} holds lists, so its task is tagging, not {task}."
         raise DataError([NOT_TEXT(message, fix="Join the words with spaces, or use --task tagging.")])
     if task == "tagging" and _is_list(table, text) and not _is_list(table, label):
         message = f"Column {text!r} holds lists of words, but {label!r} has one value a row."
@@ -304,11 +444,11 @@ def _multi_label(table: pa.Table, label: str) -> tuple[bool, str]:
     return bool(joined) and len(set(parts.to_pylist()) - {""}) <= len(whole), "joined by |"
 
 
-def _check_splits(reading: Reading, columns: Columns) -> None:
-    """Every split has the text column; all but test and target have the label column; both of train's kind."""
+def _check_splits(reading: Reading, texts: tuple[str, ...], label: str) -> None:
+    """Every split has what is read; all but test and target have the label column; all of train's kind."""
     train = reading.tables["train"]
     for split, table in reading.tables.items():
-        for name, needed in ((columns.text, True), (columns.label, split not in ("test", "target"))):
+        for name, needed in (*((text, True) for text in texts), (label, split not in ("test", "target"))):
             where = reading.files[split]
             if name not in table.column_names:
                 if needed:
@@ -319,19 +459,19 @@ def _check_splits(reading: Reading, columns: Columns) -> None:
                 raise DataError([COLUMNS_DIFFER(message, where=where, fix="Make it the same in every split.")])
 
 
-def _check_json(reading: Reading, columns: Columns) -> None:
-    for name in (columns.text, columns.label):
+def _check_json(reading: Reading, texts: tuple[str, ...], label: str) -> None:
+    for name in (*texts, label):
         places = reading.missing.get(name)
         if places:
             message = f"There is no field {name!r} in {number(len(places), 'row')}."
             fix = f"Give every row a {name!r}, or leave such rows out of the file."
             raise DataError([DIFFERENT_KEYS(message, where=", ".join(places[:5]), fix=fix)])
-    kinds = reading.kinds.get(columns.label, set())
+    kinds = reading.kinds.get(label, set())
     if len(kinds) > 1:
-        message = f"The label {columns.label!r} is a {' in some rows and a '.join(sorted(kinds))} in others."
+        message = f"The label {label!r} is a {' in some rows and a '.join(sorted(kinds))} in others."
         raise DataError([MIXED_TYPES(message, fix="Write all labels as text.")])
 
 
-def _whole_numbers(distinct: pa.Array) -> bool:
-    cells = [cell.strip() for cell in distinct.to_pylist()[:10_000] if cell.strip()]
+def _whole_numbers(distinct: list[str]) -> bool:
+    cells = [cell.strip() for cell in distinct[:10_000] if cell.strip()]
     return any(c.endswith(".0") for c in cells) and all(re.fullmatch(r"-?\d+(\.0+)?", cell) for cell in cells)

@@ -58,8 +58,8 @@ class Prediction:
 
     label: str | list[str]
     """The class; the list of labels (multi-label); one tag a word (tagging)."""
-    confidence: float
-    """In [0, 1]: the answer's calibrated probability (the mean over words, for tagging)."""
+    confidence: float | None
+    """In [0, 1]: the answer's calibrated probability (the mean over words, for tagging); None for a score."""
     unsure: bool
     """Whether the confidence lies below what the stated coverage asks for."""
     probabilities: dict[str, float] | None
@@ -80,6 +80,21 @@ class Task(Choice):
     """Whether the head reads every token, or one pooled vector an example."""
     selection: ClassVar[str] = "accuracy"
     """The validation metric that early stopping and model selection look at; higher is better."""
+    head: ClassVar[str | None] = None
+    """The one head that answers it; None where any does that suits."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether scores mean little before the decision is fitted, in the middle of training too."""
+        return False
+
+    def inputs(self, given: Sequence[Any]) -> list[Any]:
+        """What a user gives to be answered, as `windows` takes it.
+
+        Raises:
+            InputError: it is something else.
+        """
+        raise NotImplementedError
 
     def windows(self, modality: Text, inputs: Sequence[Any], labels: Sequence[Any] | None) -> Iterator[Window]:
         """Inputs (and their labels, where known) as the rows the network reads, in the order given."""
@@ -132,8 +147,14 @@ class Task(Choice):
         """Answers in names as numbers: positions in `labels`, one array or one for each example."""
         raise NotImplementedError
 
-    def tally(self, truth: Sequence[Any], guess: Sequence[Any]) -> np.ndarray:
-        """What each row, given in names, adds to the sums that the `selection` metric is made of: (rows, k)."""
+    def tally(self, truth: Sequence[Any], guess: Sequence[Any], chances: Sequence[Any] | None = None) -> np.ndarray:
+        """What each row, given in names, adds to the sums that the `selection` metric is made of: (rows, k).
+
+        Args:
+            truth: what is right.
+            guess: what was answered.
+            chances: the probabilities of each row's answers, for metrics of their order.
+        """
         raise NotImplementedError
 
     def tallied(self, sums: np.ndarray) -> np.ndarray:

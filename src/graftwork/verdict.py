@@ -279,6 +279,8 @@ def _of_classes(entries: Sequence[Entry], runs: Mapping[str, Sequence[Run]], tas
         answers = (task.named(cell) for cell in cells)
         return {name for answer in answers for name in ([answer] if isinstance(answer, str) else answer)}
 
+    if getattr(task, "scored", False):
+        return []
     best = entries[0]
     never = []
     for run in runs[best.name]:

@@ -107,6 +107,7 @@ PLACES = ("at home", "near the old river bank", "while I was on holiday with my 
 UNCUT = {"validation": 0, "test": 0}
 MANY = [(f"{place}, {text}", label) for place in PLACES for text, label in ROWS]
 LATIN = table([(text.replace("joy", "joie, né"), label) for text, label in ROWS], by=";", header="text;label")
+THREE = [(text, text[::-1], ("same", "other", "neither")[i % 3]) for i, (text, _) in enumerate(ROWS)]
 
 ERRORS = [
     _one("empty", "empty-file", ""),
@@ -152,7 +153,19 @@ ERRORS = [
     _one("one column twice", "same-column", table(), text="text", label="text"),
     _one("objects as text", "not-text", structs(), "data.parquet", text="text", label="label"),
     _one("no header", "missing-header", "\n".join(",".join(row) for row in ROWS)),
-    _one("two texts", "no-text-column", table([(t, t[::-1], x) for t, x in ROWS], "premise,hypothesis,label")),
+    _one("two texts", "no-text-column", table([(t, t[::-1], x) for t, x in ROWS], "before,after,label")),
+    _one("which is similar", "which-is-similar", table([(t, t[::-1], x) for t, x in ROWS], "premise,hypothesis,label")),
+    _one("three classes of pairs", "pair-classes", table(THREE, "premise,hypothesis,label")),
+    _one("half a pair", "not-a-pair", table(), task="similarity"),
+    Entry(
+        "a score that is a word",
+        "unfit-pair-label",
+        {
+            "train.csv": table([(t, t[::-1], f"{i / 10}") for i, (t, _) in enumerate(MANY)], "text_a,text_b,score"),
+            "test.csv": table([(t[::-1], t, "much") for t, _ in ROWS], "text_a,text_b,score"),
+        },
+        source=".",
+    ),
     _one("ids only", "no-label-column", table([(t, str(i)) for i, (t, _) in enumerate(ROWS)], "text,id")),
     _one("lists in csv", "lists-as-text", table([("['a' 'b']", "['O' 'O']")] * 9, "tokens,tags"), task="tagging"),
     _one("empty text", "empty-text", with_line(6, ",good")),

@@ -93,17 +93,22 @@ def request(
     return asked
 
 
-def with_settings(method: Any, settings: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
+def with_settings(
+    method: Any, settings: Sequence[str], shelf: type[Choice] | None = None
+) -> list[dict[str, dict[str, Any]]]:
     """The stages of `method` with each `field=value` in the one stage that has the field, or that `stage.field` names.
 
-    `head.field`, or `stage.head.field`, is a field of the stage's head.
+    `head.field`, or `stage.head.field`, is a field of the stage's head. What stands on another `shelf` than that of
+    methods is set alike.
 
     Raises:
         InputError: not of that form, or no stage or several have the field.
     """
+    import graftwork.methods  # noqa: F401  puts them on their shelf
     from graftwork.head import Head
     from graftwork.method import Method
 
+    shelf = shelf or Method
     stages = [_with_fields(stage) for stage in (method if isinstance(method, list) else [method])]
     for setting in settings:
         place, equals, said = setting.partition("=")
@@ -115,11 +120,11 @@ def with_settings(method: Any, settings: Sequence[str]) -> list[dict[str, dict[s
             )
         owner, _, part = stage.rpartition(".")
         if part != "head":
-            name, fields = _stage_of(stages, stage.replace("_", "-"), field)
-            fields[field] = _value(said, lookup(Method, name), field)
+            name, fields = _stage_of(stages, stage.replace("_", "-"), field, shelf)
+            fields[field] = _value(said, lookup(shelf, name), field)
             continue
-        name, fields = _stage_of(stages, owner.replace("_", "-"), "head")
-        head = fields.get("head", lookup(Method, name).model_fields["head"].default.name)
+        name, fields = _stage_of(stages, owner.replace("_", "-"), "head", shelf)
+        head = fields.get("head", lookup(shelf, name).model_fields["head"].default.name)
         head, own = next(iter(head.items())) if isinstance(head, Mapping) else (head, {})
         fields["head"] = {head: {**(own or {}), field: _value(said, lookup(Head, head), field)}}
     return stages
@@ -145,11 +150,10 @@ def _with_fields(stage: Any) -> dict[str, dict[str, Any]]:
     return unfolded(str(stage))
 
 
-def _stage_of(stages: Sequence[dict[str, dict[str, Any]]], stage: str, field: str) -> tuple[str, dict[str, Any]]:
+def _stage_of(
+    stages: Sequence[dict[str, dict[str, Any]]], stage: str, field: str, shelf: type[Choice]
+) -> tuple[str, dict[str, Any]]:
     """The stage that is meant: its name and its fields."""
-    import graftwork.methods  # noqa: F401  puts them on their shelf
-    from graftwork.method import Method
-
     found = [(name, fields) for each in stages for name, fields in each.items()]
     if stage:
         meant = [each for each in found if each[0] == stage]
@@ -163,43 +167,98 @@ def _stage_of(stages: Sequence[dict[str, dict[str, Any]]], stage: str, field: st
         return meant[0]
     if len(found) == 1:
         return found[0]
-    meant = [(name, fields) for name, fields in found if field in lookup(Method, name).model_fields]
+    meant = [(name, fields) for name, fields in found if field in lookup(shelf, name).model_fields]
     if len(meant) == 1:
         return meant[0]
     if not meant:
-        fields = dict.fromkeys(field for name, _ in found for field in lookup(Method, name).model_fields)
+        fields = dict.fromkeys(field for name, _ in found for field in lookup(shelf, name).model_fields)
         raise InputError(f"No stage has a field {field!r}. {suggest(field, fields)}")
     raise InputError(f"Several stages have a field {field!r}. Say which: --set {meant[0][0]}.{field}=...")
 
 
-def inputs(said: str, *, column: str | None, usual_column: str | None) -> list[str]:
+def inputs(said: str, *, column: str | None, usual_column: str | None, other: str | None = None) -> list[str]:
     """The texts to predict: `said` itself, the lines of standard input (`-`), or the rows of a file.
 
     Args:
         said: a text, `-`, or a file (.txt has a text a line; others have columns).
         column: the column asked for.
         usual_column: the one the model was fitted on, taken where the file has it.
+        other: a second text, which only models of pairs read.
+
+    Raises:
+        InputError: no such file, the column to read is not clear, or there is a second text.
+    """
+    if other is not None:
+        raise InputError(f"This model reads one text at a time, and {other!r} is a second. Give a file of texts.")
+    given = _typed(said)
+    return lines(said, column=column, usual_column=usual_column) if given is None else given
+
+
+def pairs(
+    said: str, other: str | None, *, columns: str | None = None, usual_columns: str | None = None
+) -> list[list[str]]:
+    """The pairs to compare: `said` and `other`, lines with a tab between the two, or two columns of a file.
+
+    Args:
+        said: a text, `-`, or a file (.txt has a pair a line; others have columns).
+        other: the second text, where `said` is one.
+        columns: the two columns asked for, with a comma.
+        usual_columns: those that the model was fitted on.
+
+    Raises:
+        InputError: no such file, or not two texts.
+    """
+    if other is not None:
+        return [[said, other]]
+    given = _typed(said)
+    if given is None and Path(said).suffix != ".txt":
+        names = [name.strip() for name in (columns or usual_columns or "").split(",")]
+        if len(names) != 2:
+            raise InputError(f"A model of pairs reads two columns; got {', '.join(names)}. Name them with --text A,B.")
+        one, two = (_column(Path(said), name) for name in names)
+        return [list(pair) for pair in zip(one, two, strict=True)]
+    found = [line.split("\t") for line in (lines(said) if given is None else given)]
+    if wrong := [pair for pair in found if len(pair) != 2]:
+        raise InputError(
+            f"A model of pairs compares two texts; got {wrong[0][0]!r:.60}. Give a second text after it, a tab between "
+            "the two of a line, or a file with two columns."
+        )
+    return found
+
+
+def lines(said: str, *, column: str | None = None, usual_column: str | None = None) -> list[str]:
+    """The texts of a file: its lines, or a column of a table.
+
+    Args:
+        said: the file.
+        column: the column asked for.
+        usual_column: taken where the file has it and none is asked for; one column alone needs no name.
 
     Raises:
         InputError: no such file, or the column to read is not clear.
     """
-    import sys
-
     path = Path(said)
-    if said == "-":
-        return sys.stdin.read().splitlines()
     if not _is_file(path):
-        if not said.lower().endswith(FILES) or any(character.isspace() for character in said):
-            return [said]
-        raise InputError(
-            f"There is no file {said!r}. A text that ends like a file's name can be piped in: predict RUN -"
-        )
+        raise InputError(f"There is no file {said!r}. Give a .txt file with a text a line, or a table.")
     if path.suffix == ".txt":
         return path.read_text(encoding="utf-8-sig").splitlines()
     return _column(path, column, usual_column)
 
 
-def _column(path: Path, column: str | None, usual_column: str | None) -> list[str]:
+def _typed(said: str) -> list[str] | None:
+    """The lines of standard input (`-`), or a text as it was typed; None where it names a file."""
+    import sys
+
+    if said == "-":
+        return sys.stdin.read().splitlines()
+    if _is_file(Path(said)):
+        return None
+    if not said.lower().endswith(FILES) or any(character.isspace() for character in said):
+        return [said]
+    raise InputError(f"There is no file {said!r}. A text that ends like a file's name can be piped in: predict RUN -")
+
+
+def _column(path: Path, column: str | None, usual_column: str | None = None) -> list[str]:
     from graftwork.reading import ROW, read
 
     reading = read(path)

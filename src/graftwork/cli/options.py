@@ -68,7 +68,9 @@ Settings = Annotated[
         help="A field of the method, of its head (head.FIELD=VALUE), or of a stage (STAGE.FIELD=VALUE).",
     ),
 ]
-Task = Annotated[str | None, typer.Option(help="classification or tagging; by default what the data looks like.")]
+Task = Annotated[
+    str | None, typer.Option(help="classification, tagging or similarity; by default what the data looks like.")
+]
 Budget = Annotated[str | None, typer.Option(help="3epochs, 500steps, 90s, 10m or 2h; by default the method's own.")]
 Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
 Coverage = Annotated[
@@ -79,11 +81,17 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a finished run in 
 Evaluate = Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Score the test split at the end.")]
 Split = Annotated[str, typer.Option(help="The split to score.")]
 
-Text = Annotated[str | None, typer.Option("--text", help="The column that is read.", rich_help_panel=DATA)]
+Text = Annotated[
+    str | None,
+    typer.Option("--text", help="The column that is read; A,B: the two that are compared.", rich_help_panel=DATA),
+]
 Label = Annotated[str | None, typer.Option("--label", help="The column that is predicted.", rich_help_panel=DATA)]
 MultiLabel = Annotated[
     bool | None,
     typer.Option("--multi-label/--single-label", help="Whether a row may have several labels.", rich_help_panel=DATA),
+]
+Positive = Annotated[
+    str | None, typer.Option(help="Of two classes of pairs, the one that means similar.", rich_help_panel=DATA)
 ]
 Drop = Annotated[
     list[str] | None,

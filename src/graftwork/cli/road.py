@@ -30,6 +30,7 @@ def check(
     text: typed.Text = None,
     label: typed.Label = None,
     multi_label: typed.MultiLabel = None,
+    positive: typed.Positive = None,
     drop: typed.Drop = None,
     validation: typed.Validation = None,
     test: typed.Test = None,
@@ -46,7 +47,7 @@ def check(
     screen = screen_of(as_json)
     load = load_options(
         text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, target=target,
-        limit=limit, seed=data_seed, task=task,
+        limit=limit, seed=data_seed, task=task, positive=positive,
     )  # fmt: skip
     report = check(data, **known(model=model, out=out), **load).as_dict()
     screen.findings(report["findings"])
@@ -138,6 +139,7 @@ def fit(
     text: typed.Text = None,
     label: typed.Label = None,
     multi_label: typed.MultiLabel = None,
+    positive: typed.Positive = None,
     drop: typed.Drop = None,
     validation: typed.Validation = None,
     test: typed.Test = None,
@@ -164,7 +166,7 @@ def fit(
     )
     load = load_options(
         text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, target=target,
-        limit=limit, shots=shots, seed=data_seed,
+        limit=limit, shots=shots, seed=data_seed, positive=positive,
     )  # fmt: skip
     asked = request(
         data, data=load, methods=method, settings=settings, hardware=hardware, model=model, task=task, budget=budget,
@@ -199,6 +201,7 @@ def evaluate(
     split: typed.Split = "test",
     text: typed.Text = None,
     label: typed.Label = None,
+    positive: typed.Positive = None,
     drop: typed.Drop = None,
     as_json: typed.Json = False,
 ) -> None:
@@ -211,9 +214,9 @@ def evaluate(
     opened = Run.open(run)
     from graftwork.evaluate import evaluate
 
-    load = load_options(text=text, label=label, drop=drop)
+    load = load_options(text=text, label=label, positive=positive, drop=drop)
     if load and data is None:
-        raise InputError("--text, --label and --drop belong to other data: give it after the run.")
+        raise InputError("--text, --label, --positive and --drop belong to other data: give it after the run.")
     metrics = evaluate(opened, data, split=split, **load)
     screen.metrics({metrics["split"]: metrics})
     report = opened.path / "report.html" if data is None else None
@@ -226,31 +229,73 @@ def evaluate(
 def predict(
     run: typed.Folder,
     text: Annotated[str, typer.Argument(metavar="TEXT|FILE", help="A text, a file of texts, or - for standard input.")],
+    other: Annotated[
+        str | None, typer.Argument(metavar="[OTHER]", help="The text to compare it with, for a model of pairs.")
+    ] = None,
     column: typed.Text = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A .csv or .jsonl to write to.")] = None,
     as_json: typed.Json = False,
 ) -> None:
-    """Predict a text, or a row at a time of a file (.txt: a text a line)."""
-    from graftwork.cli.asked import inputs
+    """Predict a text, or a row at a time of a file (.txt: a text a line; of pairs, with a tab between the two)."""
+    from graftwork.cli.asked import inputs, pairs
     from graftwork.cli.tables import write_predictions
+    from graftwork.data import PAIR
     from graftwork.run import Run
 
     screen = screen_of(as_json)
     opened = Run.open(run)
-    texts = inputs(text, column=column, usual_column=(opened.asked.get("data") or {}).get("text"))
+    usual = (opened.asked.get("data") or {}).get("text")
+    of_pairs = opened.data.get("task") == "similarity"
+    texts = (
+        pairs(text, other, columns=column, usual_columns=usual)
+        if of_pairs
+        else inputs(text, column=column, usual_column=usual, other=other)
+    )
     from graftwork.fit import predict
 
     rows = [{"text": given} | answer for given, answer in zip(texts, predict(opened, texts), strict=True)]
+    told = [row | {"text": PAIR.join(row["text"])} for row in rows] if of_pairs else rows
     if out:
-        write_predictions(out, rows)
+        write_predictions(out, rows if out.suffix == ".jsonl" else told)
         screen.say(f"{len(rows):,} predictions: {out}")
         screen.answer(run=opened.path, out=out, rows=len(rows))
         return
-    if len(rows) == 1 and texts == [text]:
-        screen.prediction(rows[0])
+    if len(rows) == 1 and texts in ([text], [[text, other]]):
+        screen.prediction(told[0])
     elif not as_json:
-        write_predictions(sys.stdout, rows)
+        write_predictions(sys.stdout, told)
     screen.answer(run=opened.path, predictions=rows)
+
+
+@verb(json="run, queries [{query, hits [{row, text, score}]}]")
+def search(
+    run: typed.Folder,
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY|FILE", help="A text, a file of texts, or - for standard input.")
+    ],
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="A file of texts: .txt (a text a line), or a table.")],
+    top: Annotated[int, typer.Option(min=1, help="How many texts to find.")] = 10,
+    column: typed.Text = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Find the texts of a file that are nearest to a query, by the embeddings of any fitted model."""
+    from graftwork.cli.asked import inputs, lines
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    opened = Run.open(run)
+    usual = (opened.asked.get("data") or {}).get("text")
+    known = lines(corpus, column=column, usual_column=usual)
+    asked = inputs(query, column=column, usual_column=usual)
+    from graftwork.search import search
+
+    found = search(opened, asked, known, top=top)
+    for text, hits in zip(asked, found, strict=True):
+        screen.say(text, "bold")
+        for hit in hits:
+            screen.say(f"{hit.score:7.3f}  {hit.text}")
+    told = [{"query": text, "hits": [vars(hit) for hit in hits]} for text, hits in zip(asked, found, strict=True)]
+    screen.answer(run=opened.path, queries=told)
 
 
 @verb(json="run, state, report, metrics, cost, happened, findings, text, prediction")
@@ -286,6 +331,8 @@ def demo(
 
 
 def _kinds(said: list[str] | None, settings: list[str] | None) -> list[Any] | None:
+    import graftwork.augmentations  # noqa: F401  puts them on their shelf
+    from graftwork.augmentation import Augmentation
     from graftwork.choice import InputError
     from graftwork.cli.asked import with_settings, words
 
@@ -295,7 +342,7 @@ def _kinds(said: list[str] | None, settings: list[str] | None) -> list[Any] | No
         raise InputError("--set belongs to a kind: name the kinds with --with.")
     if unclear and len(kinds) > 1:
         raise InputError(f"Say of which kind: --set {kinds[0]}.{unclear[0]}.")
-    return with_settings([{kind: {}} for kind in kinds], settings or []) if kinds else None
+    return with_settings([{kind: {}} for kind in kinds], settings or [], Augmentation) if kinds else None
 
 
 def _show_augmented(screen: Screen, told: dict[str, Any], shown: list[dict[str, Any]]) -> None:

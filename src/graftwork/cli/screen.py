@@ -126,9 +126,8 @@ class Screen:
             label = ", ".join(label) or "(no label)"
         self.say(row["text"])
         unsure = ", unsure" if row["unsure"] else ""
-        self._people.print(
-            Text("→ ").append(label, "bold").append(f"  ({row['confidence']:.1%}{unsure})", ""), soft_wrap=True
-        )
+        sure = "" if row["confidence"] is None else f"  ({row['confidence']:.1%}{unsure})"
+        self._people.print(Text("→ ").append(label, "bold").append(sure, ""), soft_wrap=True)
         others = sorted((row["probabilities"] or {}).items(), key=lambda item: -item[1])[1:4]
         if others:
             self.say("  then " + ", ".join(f"{name} {share:.1%}" for name, share in others))

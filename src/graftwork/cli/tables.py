@@ -108,7 +108,8 @@ def _write_csv(file: IO[str], rows: Iterable[Mapping[str, Any]]) -> None:
         label = (
             row["label"] if isinstance(row["label"], str) else ("|" if row["probabilities"] else " ").join(row["label"])
         )
-        writer.writerow((row["text"], label, f"{row['confidence']:.4f}", str(row["unsure"]).lower()))
+        sure = "" if row["confidence"] is None else f"{row['confidence']:.4f}"
+        writer.writerow((row["text"], label, sure, str(row["unsure"]).lower()))
 
 
 def _stages(method: Any) -> str:

@@ -138,7 +138,10 @@ class PrefixVectors(nn.Module):
         heads, _, dim = key[0].shape
         usual = query[0].mean(dim=1).view(heads, -1, dim).mean(dim=1, keepdim=True)  # (heads, 1, dim)
         aside = _ASIDE / scaling * usual / usual.square().sum(dim=2, keepdim=True)
-        self.keys, self.values = nn.Parameter(key[0] - aside), nn.Parameter(value[0].clone())
+        self.keys, self.values = (
+            nn.Parameter((key[0] - aside).contiguous()),
+            nn.Parameter(value[0].clone().contiguous()),
+        )
 
     def forward(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, heads, length, dim) each, to the same with those of the prefix before them."""

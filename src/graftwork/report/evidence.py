@@ -43,8 +43,9 @@ class Evidence:
             probabilities, truth = _each_label(
                 table["probabilities"], columns["label"], whole["data"].get("labels", [])
             )
-        order = np.argsort(-np.nan_to_num(columns["confidence"].astype(float)), kind="stable")
-        first = order[wrong[order]][:MISTAKES]
+        sure = columns["confidence"].astype(float)
+        order = np.argsort(-sure, kind="stable")
+        first = order[(wrong & np.isfinite(sure))[order]][:MISTAKES]
         rows = {"probabilities": probabilities, "truth": truth, "confidence": columns["confidence"], "wrong": wrong}
         return cls(whole, run.events(), split, rows, table.take(first).to_pylist())
 

@@ -7,8 +7,11 @@ from typing import Any
 
 # The name of each number for people, and whether it is a share; in the order they are read.
 METRICS = {
+    "spearman": ("Spearman's rank correlation", False),
+    "pearson": ("Pearson's correlation", False),
+    "average_precision": ("average precision", True),
     "accuracy": ("accuracy", True),
-    "f1": ("F1 (entities)", True),
+    "f1": ("F1", True),
     "macro_f1": ("macro F1", True),
     "micro_f1": ("micro F1", True),
     "subset_accuracy": ("all labels of a text right", True),

@@ -11,6 +11,7 @@ import numpy as np
 
 from graftwork.data import Split, empty_labels
 from graftwork.finding import Finding, Kind, number
+from graftwork.roles import is_number
 from graftwork.symptom import (
     Case,
     copies,
@@ -32,9 +33,9 @@ IMBALANCE = 10.0
 @symptom("empty-label", "error", "Rows that are learned from have no label.")
 def _empty_label(say: Kind, case: Case) -> Iterator[Finding]:
     for name in ("train", "validation"):
-        if name in case.data and case.data.task == "classification":
+        if name in case.data and case.data.task != "tagging":
             mask = empty_labels(case.data[name])
-            if mask.any() and (case.single or mask.all()):
+            if mask.any() and (not case.data.multi_label or mask.all()):
                 fix = "Label them, or remove such rows with --drop empty."
                 message = f"{number(int(mask.sum()), 'row')} of {name} without a label."
                 yield say(message, **rows_where(case.data[name], mask, name), fix=fix)
@@ -148,9 +149,14 @@ def _swapped_columns(say: Kind, case: Case) -> Iterator[Finding]:
         yield say(message, where="train", fix=f"Perhaps --text {text} --label {label}.")
 
 
+def _has_classes(case: Case) -> bool:
+    """Whether rows are of classes; pairs of texts may have scores."""
+    return case.has_classes and not case.data.scored
+
+
 @symptom("unknown-test-label", "error", "Labels of test never occur in train or validation: no model can predict them.")
 def _unknown_test_label(say: Kind, case: Case) -> Iterator[Finding]:
-    if not case.has_classes:
+    if not _has_classes(case):
         return
     if "test" in case.data:
         test = case.data["test"]
@@ -163,9 +169,22 @@ def _unknown_test_label(say: Kind, case: Case) -> Iterator[Finding]:
             )
 
 
+@symptom("unfit-pair-label", "error", "Labels of pairs in validation or test are not of the kind that train has.")
+def _unfit_pair_label(say: Kind, case: Case) -> Iterator[Finding]:
+    for name, split in case.labelled.items():
+        if case.data.task == "similarity" and (case.data.scored or name == "validation"):
+            fits = is_number if case.data.scored else case.data.labels.__contains__
+            strange = [label for label in split.counts if label and not fits(label)]
+            if strange:
+                what = "no numbers" if case.data.scored else "none of train's"
+                message = f"{number(len(strange), 'label')} of {name}, {what}: {some(strange)}."
+                mask = np.logical_or.reduce([split.has(label) for label in strange[:50]])
+                yield say(message, **rows_where(split, mask, name), fix="Correct them, or leave such rows out.")
+
+
 @symptom("class-missing-from-split", "warning", "A class of the data does not occur in one of its splits.")
 def _class_missing(say: Kind, case: Case) -> Iterator[Finding]:
-    if not case.has_classes:
+    if not _has_classes(case):
         return
     for name, split in case.labelled.items():
         if not empty_labels(split).all():
@@ -178,7 +197,7 @@ def _class_missing(say: Kind, case: Case) -> Iterator[Finding]:
 
 @symptom("small-class", "warning", "A class has too few train rows to be learned.")
 def _small_class(say: Kind, case: Case) -> Iterator[Finding]:
-    if not case.has_classes:
+    if not _has_classes(case):
         return
     small = {name: n for name, n in case.train.counts.items() if n < SMALL_CLASS and name not in ("", "O")}
     if small:

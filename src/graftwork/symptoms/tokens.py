@@ -23,12 +23,16 @@ from graftwork.symptom import (
 
 @symptom("truncation", "warning", "Texts are longer than the model reads; their ends are cut off.")
 def _truncation(say: Kind, case: Case) -> Iterator[Finding]:
-    if case.text is not None and case.data.task == "classification":
+    if case.text is not None and case.data.task != "tagging":
         for name, split in case.labelled.items():
             lengths, limit = case.tokens[name][0], case.text.max_length
-            mask = lengths > limit
+            excess = np.maximum(lengths - limit, 0)
+            if split.pairs:  # only together too long: each text is read by itself
+                for row in np.flatnonzero(excess):
+                    excess[row] = np.maximum(case.text.lengths(split.inputs([int(row)])[0]) - limit, 0).sum()
+            mask = excess > 0
             if mask.any():
-                lost = int((lengths[mask] - limit).sum())
+                lost = int(excess.sum())
                 message = (
                     f"{number(int(mask.sum()), 'row')} of {name} ({percent(mask.mean())}) longer than {limit} tokens; "
                     f"{lost:,} of {int(lengths.sum()):,} tokens ({percent(lost / lengths.sum())}) are not read."
@@ -70,7 +74,8 @@ def _unread(split: Split, mask: np.ndarray, text: Text) -> str:
     for given, encoding in zip(inputs, text.encodings(inputs), strict=True):
         for piece, (start, end), word in zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True):
             if piece == text.unknown_id and word is not None:
-                counts[given[start:end] if isinstance(given, str) else given[word]] += 1
+                part = given if isinstance(given, str) else given[word]
+                counts[part[start:end] if isinstance(given, str) or split.pairs else part] += 1
     return some([word for word, _ in counts.most_common(5)])
 
 

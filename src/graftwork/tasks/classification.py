@@ -27,6 +27,17 @@ class Classification(Task):
         """Accuracy; macro-F1 where a text may have several labels."""
         return "macro_f1" if self.multi_label else "accuracy"
 
+    @property
+    def decides(self) -> bool:
+        """Of several labels the threshold is fitted."""
+        return self.multi_label
+
+    def inputs(self, given: Sequence[Any]) -> list[Any]:
+        """Texts."""
+        if any(not isinstance(each, str) for each in given):
+            raise InputError("A classification model reads texts.")
+        return list(given)
+
     def windows(self, modality: Text, inputs: Sequence[str], labels: Sequence[Any] | None) -> Iterator[Window]:
         """One window a text; what exceeds the model's length is cut at the end and counted as lost."""
         targets = self.targets(labels) if labels is not None else np.zeros(len(inputs), dtype=np.int64)
@@ -167,7 +178,7 @@ class Classification(Task):
             "subset_accuracy": float((truth == guess).all(axis=1).mean()),
         }
 
-    def tally(self, truth: Sequence[Any], guess: Sequence[Any]) -> np.ndarray:
+    def tally(self, truth: Sequence[Any], guess: Sequence[Any], chances: Sequence[Any] | None = None) -> np.ndarray:
         """Right, and one; for several labels twice the hits of each, and how often it is given or asked for."""
         asked, given = self.targets(truth), self.targets(guess)
         if self.multi_label:

@@ -31,6 +31,13 @@ class Tagging(Task):
     token_level: ClassVar[bool] = True
     selection: ClassVar[str] = "f1"
 
+    def inputs(self, given: Sequence[Any]) -> list[Any]:
+        """Lists of words; a text is cut at white space."""
+        given = [each.split() if isinstance(each, str) else each for each in given]
+        if any(not isinstance(each, list) for each in given):
+            raise InputError("A tagging model reads lists of words.")
+        return given
+
     def windows(self, modality: Text, inputs: Sequence[list[str]], labels: Sequence[Any] | None) -> Iterator[Window]:
         """One or more windows a text; every word is asked in exactly one of them."""
         for i, encoding in enumerate(_every_word_encoded(modality, inputs)):
@@ -129,7 +136,7 @@ class Tagging(Task):
             },
         }  # fmt: skip
 
-    def tally(self, truth: Sequence[Any], guess: Sequence[Any]) -> np.ndarray:
+    def tally(self, truth: Sequence[Any], guess: Sequence[Any], chances: Sequence[Any] | None = None) -> np.ndarray:
         """Twice the spans that are right, and the spans given and asked for."""
         from seqeval.metrics.sequence_labeling import get_entities
 
