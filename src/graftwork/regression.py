@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 ROWS_TO_CHOOSE_BY = 10_000
 """C is chosen on at most so many rows, drawn at random; the regression is then fitted on all."""
+
+ROWS_TO_READ_ANEW = 3000
+"""Before a validation, where the loss does not train the head, a quick regression is fitted on at most so many rows."""
 
 _NEVER = -20.0
 """The bias of a class that train does not hold."""
@@ -129,6 +133,18 @@ def read_off(model: TransferModel, x: np.ndarray, y: np.ndarray) -> None:
     with torch.no_grad():  # a class that was not among the rows may still come
         bias = _probe(model).linear.bias
         bias[bias == _NEVER] = bias[bias != _NEVER].min()
+
+
+def read_anew(model: TransferModel, train: Examples, embed: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Read the head off the encoder as it is now, on at most `ROWS_TO_READ_ANEW` rows of train.
+
+    Args:
+        model: which, with one class a text.
+        train: the rows.
+        embed: windows of it to what the head reads of them now, (windows, dim) float32.
+    """
+    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:ROWS_TO_READ_ANEW])
+    read_off(model, model.head.prepared(embed(rows)), np.asarray(train.targets[rows]))
 
 
 def _probe(model: TransferModel) -> LinearNetwork:

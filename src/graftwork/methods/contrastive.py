@@ -21,7 +21,7 @@ from graftwork.examples import Batch
 from graftwork.heads.linear import Linear
 from graftwork.method import GradientMethod
 from graftwork.objective import Objective
-from graftwork.regression import read_off
+from graftwork.regression import read_anew
 
 if TYPE_CHECKING:
     from graftwork.examples import Examples
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _TOGETHER = 4
 """Texts of one class that stand in a batch together: each has three positives."""
-_ROWS_TO_READ_OFF = 3000
-"""Of train, from which the head is read before a validation, at most."""
 
 
 class Contrastive(GradientMethod, abstract=True):
@@ -93,10 +91,8 @@ class _Comparison(Objective):
         return loss
 
     def before_validation(self, embed: Callable[[np.ndarray], np.ndarray]) -> None:
-        if self.method.classification:
-            return
-        rows = np.sort(np.random.default_rng(0).permutation(len(self.train))[:_ROWS_TO_READ_OFF])
-        read_off(self.model, self.model.head.prepared(embed(rows)), self.classes[rows])
+        if not self.method.classification:
+            read_anew(self.model, self.train, embed)
 
 
 class Siamese(Contrastive):
