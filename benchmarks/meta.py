@@ -58,8 +58,10 @@ def score(benchmark: Benchmark, method: str, seed: int) -> dict[str, Any]:
                 hardware=benchmark.hardware,
             )
             model = TransferModel.load(run.path / "model")
-            cost = {"seconds": run.cost["seconds"], "best_step": run.happened["best_step"], "method": run.asked["method"],
-                    "validation": run.metrics["validation"]["accuracy"]}  # fmt: skip
+            cost = {
+                "seconds": run.cost["seconds"], "best_step": run.happened["best_step"], "method": run.asked["method"],
+                "validation": run.metrics["validation"]["accuracy"],
+            }  # fmt: skip
         found = few_shot(
             model, tokenised(unseen, "train", task_of(unseen), model.modality), ways=WAYS, shots=SHOTS, queries=QUERIES,
             episodes=20 if benchmark.quick else EPISODES, seed=seed,
