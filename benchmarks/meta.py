@@ -1,6 +1,6 @@
 """Does meta-learning teach an encoder to tell apart classes that it has never seen, from five rows of each?
 
-    python benchmarks/meta.py DATA_FOLDER [--budget 300steps] [--only METHOD]
+    python benchmarks/meta.py DATA_FOLDER [--budget 100steps] [--only METHOD]
 
 BANKING77, 50 classes to train on and 27 held out, drawn anew for each seed. Every method trains from MiniLM on the
 train rows of the 50 with its defaults and the same number of optimizer steps; then nothing is trained any more: on 600
@@ -34,7 +34,6 @@ def score(benchmark: Benchmark, method: str, seed: int) -> dict[str, Any]:
     """Few-shot accuracy on the held-out classes of one seed, episode by episode."""
     from graftwork.data import Data
     from graftwork.episodes import few_shot
-    from graftwork.examples import tokenised
     from graftwork.fit import fit
     from graftwork.model import TransferModel
     from graftwork.models import resolve
@@ -63,8 +62,8 @@ def score(benchmark: Benchmark, method: str, seed: int) -> dict[str, Any]:
                 "validation": run.metrics["validation"]["accuracy"],
             }  # fmt: skip
         found = few_shot(
-            model, tokenised(unseen, "train", task_of(unseen), model.modality), ways=WAYS, shots=SHOTS, queries=QUERIES,
-            episodes=20 if benchmark.quick else EPISODES, seed=seed,
+            model, unseen, ways=WAYS, shots=SHOTS, queries=QUERIES, episodes=20 if benchmark.quick else EPISODES,
+            seed=seed,
         )  # fmt: skip
     right = np.rint(found.accuracies * WAYS * QUERIES).astype(int).tolist()
     return {
@@ -94,7 +93,7 @@ def main() -> None:
     benchmark = Benchmark(
         "meta",
         parts=METHODS,
-        options=lambda parser: parser.add_argument("--budget", default="300steps", help="of every training"),
+        options=lambda parser: parser.add_argument("--budget", default="100steps", help="of every training"),
     )
     seeds = SEEDS[:2] if benchmark.quick else SEEDS
     asked = 1 / (WAYS * QUERIES)

@@ -75,6 +75,7 @@ class Report:
                 "task": data.task,
                 "multi_label": data.multi_label,
                 "labels": list(data.labels),
+                "scored": data.scored,
                 "text": data.columns.text,
                 "label": data.columns.label,
                 "said": list(data.said),

@@ -80,7 +80,9 @@ class Screen:
             self.say(f"        {sentence}")
         rows = ", ".join(f"{count:,} {split}" for split, count in report["summary"].get("rows", {}).items())
         if known:
-            self.say(f"        {known['task']}, {len(known['labels'])} classes; rows: {rows}")
+            labels = known["labels"]
+            asked = f"scores {labels[0]} to {labels[1]}" if known["scored"] else f"{len(labels)} classes"
+            self.say(f"        {known['task']}, {asked}; rows: {rows}")
         self._ledger(report.get("ledger") or {})
         told = ", ".join(number(report[f"{kind}s"], kind) for kind in ("error", "warning", "note"))
         verdict, style = ("Fit to be used", "bold green") if report["ok"] else ("Not to be used as it is", "bold red")
