@@ -168,6 +168,9 @@ def build(cls: type[C], values: dict[str, Any]) -> C:
 
 def _explain(cls: type[Choice], item: Any) -> str:
     """One pydantic error as a sentence: the field, what it must be, what was given."""
+    cause = item.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):  # of a choice within: it says all that there is to say
+        return str(cause)
     field = str(item["loc"][0]) if item["loc"] else ""
     if field not in cls.model_fields:
         return f"{cls.__name__}: {item['msg'].removeprefix('Value error, ')}"
