@@ -131,6 +131,7 @@ def results(language: str) -> Iterator[tuple[str, str, str]]:
     for name, told in (
         ("probe", _probe), ("full", _full), ("tasks", _tasks), ("speed", _speed), ("resume", _resume),
         ("memory", _memory), ("budget", _budget), ("advisor", _advisor), ("ranking", _ranking), ("fewshot", _fewshot),
+        ("side", _side), ("meta", _meta),
     ):  # fmt: skip
         file = ROOT / "benchmarks" / "results" / f"{name}.json"
         if file.is_file():
@@ -164,6 +165,41 @@ def _fewshot(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
             )
             gain = "gain on the probe" if english else "比线性探针高"
             yield what, f"{_interval(value['accuracy'])}; {gain} {_interval(value['gain'])}"
+
+
+def _side(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    summary = found.get("summary", {})
+    if value := summary.get("accuracy"):
+        full = _interval(value["full-fine-tuning"])
+        what = (
+            f"BANKING77, side network beside the frozen encoder; full fine-tuning: {full}"
+            if english
+            else f"BANKING77，冻结编码器旁的侧网络；全量微调：{full}"
+        )
+        yield what, _interval(value["side-network"])
+    if ratio := summary.get("speed"):
+        yield (
+            (
+                "its examples a second after the first epoch, to those of full fine-tuning"
+                if english
+                else "第一轮之后它每秒处理的样本数，与全量微调之比"
+            ),
+            f"{ratio:.0f}x",
+        )
+
+
+def _meta(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    for method, value in found.get("summary", {}).items():
+        if method == "plain":
+            continue
+        seeds = value["accuracy"]["n"]
+        what = (
+            f"BANKING77, classes held out, 5 ways, 5 shots, {method}, {seeds} draws of the classes: accuracy"
+            if english
+            else f"BANKING77，未训练过的类别，5 类各 5 条，{method}（类别 {seeds} 次抽样）：准确率"
+        )
+        gain = "gain on the encoder as it was" if english else "比原编码器高"
+        yield what, f"{_interval(value['accuracy'])}; {gain} {_interval(value['gain'])}"
 
 
 def _full(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
