@@ -2,8 +2,7 @@
 
     python benchmarks/bases.py CORPUS OUT [--only masked|causal] [--budget 9m] [--batch 256] [--size mini]
 
-CORPUS is a folder of public-domain text. Weights are stored in fp16, so that a file stays below 16 MB; the held-out loss
-is measured again on what was stored.
+CORPUS is a folder of public-domain text. Weights are stored in fp16, so that a file stays below 16 MB.
 """
 
 from __future__ import annotations

@@ -23,8 +23,12 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "fill",
     "fit",
+    "generate",
+    "perplexity",
     "predict",
+    "pretrain",
     "rank",
     "rate_test",
     "resume",
@@ -40,11 +44,16 @@ if TYPE_CHECKING:
     from graftwork.compare import Comparison, compare
     from graftwork.data import Data
     from graftwork.evaluate import evaluate
-    from graftwork.fit import fit, predict, resume
+    from graftwork.fill import fill
+    from graftwork.fit import fit, predict
+    from graftwork.generate import generate
     from graftwork.hardware import Hardware
     from graftwork.model import TransferModel
+    from graftwork.perplexity import perplexity
+    from graftwork.pretrain import pretrain
     from graftwork.rank import rank
     from graftwork.rate_test import rate_test
+    from graftwork.resume import resume
     from graftwork.run import Run
     from graftwork.search import search
 
@@ -54,7 +63,6 @@ _LIVES_IN = {
     "InputError": "choice",
     "TransferModel": "model",
     "predict": "fit",
-    "resume": "fit",
 }
 
 

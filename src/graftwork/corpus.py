@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,10 @@ from graftwork.examples import Batch, Examples, building, cache_folder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from graftwork.data import Data
+    from graftwork.modalities.text import Text
     from graftwork.model import TransferModel
+    from graftwork.task import Task
 
 PASSAGE = 4000
 """Characters that are read at once: long documents are parted at the ends of paragraphs."""
@@ -86,15 +89,15 @@ class Corpus:
         return digest.hexdigest()
 
     def passages(self, split: str) -> Iterator[tuple[str, bool]]:
-        """The passages of `train` or `validation`, each with whether it ends its document."""
+        """The passages of `train`, `validation` or `all`, each with whether it ends its document."""
         held = set(self.validation_files)
         for file in self.files:
-            if held and (file in held) != (split == "validation"):
+            if held and split != "all" and (file in held) != (split == "validation"):
                 continue
             for document in _documents(file, self.column):
                 parts = _parted(document)
                 for number, part in enumerate(parts):
-                    if held or _held_out(part) == (split == "validation"):
+                    if held or split == "all" or _held_out(part) == (split == "validation"):
                         yield part, number == len(parts) - 1
 
 
@@ -205,10 +208,11 @@ def train_tokenizer(corpus: Corpus, tokenizer: Any, special: dict[str, str], siz
     """
     from tokenizers import pre_tokenizers, processors, trainers
 
-    bytes_first = isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel)
-    kind = trainers.BpeTrainer if bytes_first else trainers.WordPieceTrainer
-    alphabet = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()} if bytes_first else {"limit_alphabet": 1000}
-    trainer = kind(vocab_size=size, special_tokens=list(special.values()), show_progress=False, **alphabet)
+    common: dict[str, Any] = {"vocab_size": size, "special_tokens": list(special.values()), "show_progress": False}
+    if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+        trainer = trainers.BpeTrainer(**common, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    else:
+        trainer = trainers.WordPieceTrainer(**common, limit_alphabet=1000)
     tokenizer.train_from_iterator((text for text, _ in corpus.passages("train")), trainer)
     if "start" in special:
         start, end = special["start"], special["end"]
@@ -225,6 +229,9 @@ def train_tokenizer(corpus: Corpus, tokenizer: Any, special: dict[str, str], siz
 class Windows(Examples):
     """A split of a corpus as windows that all hold `length` pieces: nothing is padded."""
 
+    def __init__(self, folder: Path, modality: Text, task: Task, corpus: Corpus):
+        super().__init__(folder, modality, task, cast("Data", corpus))
+
     def batch(self, places: np.ndarray, remap: np.ndarray | None = None) -> Batch:
         """The windows at `places`: `input_ids` (batch, length) int64, without a mask."""
         length = int(self.lengths[0])
@@ -232,7 +239,9 @@ class Windows(Examples):
         return Batch({"input_ids": torch.from_numpy(ids)}, torch.zeros(len(places), dtype=torch.int64), places)
 
 
-def windows(corpus: Corpus, split: str, model: TransferModel, length: int, told: Callable[[str], None]) -> Windows:
+def windows(
+    corpus: Corpus, split: str, model: TransferModel, length: int, told: Callable[[str], None] = lambda _: None
+) -> Windows:
     """A split of `corpus` in windows of `length` pieces for `model`; done once, then found in the cache again.
 
     Documents follow one another, the piece that ends a text between them. What does not fill the last window is left
@@ -251,7 +260,7 @@ def windows(corpus: Corpus, split: str, model: TransferModel, length: int, told:
     if not (folder / "examples.json").is_file():
         told(f"Reading the {split} text ...")
         _build(corpus, split, modality.tokenizer, length, around, between, folder, key)
-    return Windows(folder, modality, model.task, None)
+    return Windows(folder, modality, model.task, corpus)
 
 
 def _build(

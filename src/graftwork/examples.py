@@ -55,13 +55,13 @@ class Examples:
             read in parts.
         lost: tokens that no window of a row holds, (windows,): what truncation cost.
         key: names the content; equal keys mean equal examples.
-        data: what it is a split of; None for plain text.
+        data: what it is a split of.
         together: how many windows, one after the other, are never parted: 2 where pairs of texts are compared.
     """
 
     together: int = 1
 
-    def __init__(self, folder: Path, modality: Text, task: Task, data: Data | None):
+    def __init__(self, folder: Path, modality: Text, task: Task, data: Data):
         described = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
         self.key: str = described["key"]
         self.rows: int = described["rows"]

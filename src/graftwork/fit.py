@@ -34,6 +34,7 @@ from graftwork.rate_test import rate_test
 from graftwork.report import report
 from graftwork.run import Run
 from graftwork.tasks import task_of
+from graftwork.work import OnEvent, Work
 
 if TYPE_CHECKING:
     from graftwork.data import Data

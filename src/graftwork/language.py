@@ -18,12 +18,14 @@ from graftwork.choice import InputError
 from graftwork.head import Head, HeadNetwork
 from graftwork.modalities.text import Text
 from graftwork.model import TransferModel
-from graftwork.models import load_network, quiet
+from graftwork.models import load_network, quiet, resolve
 from graftwork.pretext import Pieces
 from graftwork.task import Task
 
 if TYPE_CHECKING:
     from graftwork.pretext import Pretext
+
+AUTO = {"masked": "AutoModelForMaskedLM", "causal": "AutoModelForCausalLM"}
 
 
 class Language(Task, abstract=True):
@@ -96,6 +98,39 @@ def language_model(folder: Path, auto: str) -> TransferModel:
     model.head.take(network)
     model.head.fresh = bool(loaded["missing_keys"])
     return model
+
+
+def kind_of(folder: Path) -> str:
+    """`masked` or `causal`, as the config says it, or whether its tokenizer knows a mask."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = (config.get("architectures") or [""])[0]
+    if "MaskedLM" in named or "ForPreTraining" in named:
+        return "masked"
+    if "CausalLM" in named or "LMHead" in named:
+        return "causal"
+    return "masked" if Text.from_folder(folder).mask_token else "causal"
+
+
+def opened(model: str | Path, kind: str) -> TransferModel:
+    """A language model to be asked, head and all.
+
+    Args:
+        model: as `models.resolve` takes it.
+        kind: `masked` or `causal`: what it must be.
+
+    Raises:
+        InputError: it is of another kind, or has no language-model head.
+    """
+    folder = resolve(model)
+    if kind_of(folder) != kind:
+        other = {"masked": "fills gaps: graft fill", "causal": "writes on: graft generate"}[kind_of(folder)]
+        raise InputError(f"{str(model)!r} is not a {kind} language model; it {other}. Choose another with --model.")
+    found = language_model(folder, AUTO[kind])
+    if found.head.fresh:
+        raise InputError(
+            f"{str(model)!r} has no language-model head. Give it one: graft pretrain CORPUS --from {model}"
+        )
+    return found
 
 
 def save_language_model(model: TransferModel, folder: Path) -> None:

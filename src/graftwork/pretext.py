@@ -111,10 +111,8 @@ def groups_of(ids: Tensor, pieces: Pieces, unit: str, mean_span: float) -> Tenso
     """
     if unit == "piece":
         return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    if unit == "word":
-        begins = ~pieces.continues[ids]
-    else:
-        begins = torch.rand(ids.shape, device=ids.device) < 1 / mean_span
+    words = unit == "word"
+    begins = ~pieces.continues[ids] if words else torch.rand(ids.shape, device=ids.device) < 1 / mean_span
     begins[:, 0] = False
     return begins.long().cumsum(dim=1)
 

@@ -278,7 +278,8 @@ A {method.pretext.name} language model, learned {origin} by `graft pretrain`.
 - Texts: {", ".join(run.data["files"])} (fingerprint {run.data["fingerprint"][:12]}).
 - Seen: {happened["tokens"]:,} tokens in {happened["steps"]:,} steps, {happened["epochs"]:g} passes.
 - Size: {cost["total_parameters"]:,} parameters; reads {asked.length} tokens.
-- Cost: {cost["training_seconds"]:,.0f} seconds at {cost["tokens_per_second"]:,} tokens a second on {happened["device"]}.
+- Cost: {cost["training_seconds"]:,.0f} seconds at {cost["tokens_per_second"]:,} tokens a second \
+on {happened["device"]}.
 - Held-out text: {metrics["loss"]:.3f} nats a piece that is asked, perplexity {metrics["perplexity"]:.1f}, \
 {100 * metrics["accuracy"]:.1f} % told right.
 

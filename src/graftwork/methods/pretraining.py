@@ -17,12 +17,13 @@ from graftwork.language import pieces_of
 from graftwork.method import GradientMethod
 from graftwork.model import TransferModel, evaluating
 from graftwork.objective import Objective
-from graftwork.pretext import Pretext
+from graftwork.pretext import Pieces, Pretext
 from graftwork.pretexts.masked import Masked
 from graftwork.schedule import Cosine, Schedule
 
 _VALIDATED = 2048
 """Windows that validation reads, evenly spread, always with the same gaps."""
+_READ = 32  # windows at once; what is asked depends on it
 
 
 class Pretraining(GradientMethod, abstract=True):
@@ -68,30 +69,42 @@ class PretextObjective(Objective):
         return F.cross_entropy(logits, answers, label_smoothing=self.smoothing) + self.penalty()
 
     def _answered(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (answers, pieces) in fp32, and the ids that are right, (answers,)."""
-        posed = self.pretext.posed(batch.inputs["input_ids"], self.pieces)
-        states = self.model.encoder(**posed.inputs).last_hidden_state
-        return self.model.head(states[posed.asked]).float(), posed.answers
+        return answered(self.model, self.pretext, batch.inputs["input_ids"], self.pieces)
 
-    @torch.no_grad()
     def scores(self, validation: Examples, precision: str) -> dict[str, float]:
-        """`loss` and `log_likelihood` a piece in nats, `perplexity`, and the share told right, on up to 2,048 windows.
+        """As `pretext_scores`, on up to 2,048 windows."""
+        return pretext_scores(self.model, self.pretext, validation, precision, most=_VALIDATED)
 
-        What is asked is drawn from a seed of its own, so that every validation asks the same.
-        """
-        places = np.unique(np.linspace(0, len(validation) - 1, _VALIDATED).astype(np.int64))
-        device = self.model.device
-        total, right, count = torch.zeros((), device=device), torch.zeros((), device=device), 0
-        forked = [device] if device.type == "cuda" else []
-        with evaluating(self.model), autocast(device, precision), torch.random.fork_rng(devices=forked):
-            for start in range(0, len(places), 32):
-                torch.manual_seed(start)
-                logits, answers = self._answered(validation.batch(places[start : start + 32]).to(device))
-                total += F.cross_entropy(logits, answers, reduction="sum")
-                right += (logits.argmax(dim=-1) == answers).sum()
-                count += len(answers)
-        loss = float(total) / count
-        return {
-            "log_likelihood": -loss, "loss": loss, "perplexity": float(np.exp(min(loss, 700.0))),
-            "accuracy": float(right) / count,
-        }  # fmt: skip
+
+def answered(model: TransferModel, pretext: Pretext, ids: Tensor, pieces: Pieces) -> tuple[Tensor, Tensor]:
+    """Logits (answers, pieces) in fp32 of what a pretext asks of `ids` (batch, length); and what is right."""
+    posed = pretext.posed(ids, pieces)
+    states = model.encoder(**posed.inputs).last_hidden_state
+    return model.head(states[posed.asked]).float(), posed.answers
+
+
+@torch.no_grad()
+def pretext_scores(
+    model: TransferModel, pretext: Pretext, texts: Examples, precision: str, *, most: int
+) -> dict[str, float]:
+    """`loss` and `log_likelihood` a piece in nats, `perplexity`, and `accuracy`, on `most` windows, evenly spread.
+
+    What is asked is drawn from a seed of its own, so that the same is asked every time.
+    """
+    places = np.unique(np.linspace(0, len(texts) - 1, most).astype(np.int64))
+    device, pieces = model.device, pieces_of(model).to(model.device)
+    total, right, count = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    forked = [device] if device.type == "cuda" else []
+    with evaluating(model), autocast(device, precision), torch.random.fork_rng(devices=forked):
+        for start in range(0, len(places), _READ):
+            torch.manual_seed(start)
+            batch = texts.batch(places[start : start + _READ]).to(device)
+            logits, answers = answered(model, pretext, batch.inputs["input_ids"], pieces)
+            total += F.cross_entropy(logits, answers, reduction="sum")
+            right += (logits.argmax(dim=-1) == answers).sum()
+            count += len(answers)
+    loss = float(total) / count
+    return {
+        "log_likelihood": -loss, "loss": loss, "perplexity": float(np.exp(min(loss, 700.0))),
+        "accuracy": float(right) / count,
+    }  # fmt: skip
