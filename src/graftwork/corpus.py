@@ -36,6 +36,8 @@ PASSAGE = 4000
 HELD_OUT = 0.01
 """Of the passages, where no file is named for validation."""
 _AT_ONCE = 2048  # passages
+_ALPHABET = 1000  # characters; rarer ones are unknown
+_BLOCK = 1 << 22  # characters of a text file
 _TEXT, _LINES, _TABLES = (".txt", ".md", ".text"), (".jsonl", ".ndjson"), (".parquet", ".csv", ".tsv")
 _COLUMNS = ("text", "content", "body", "document", "sentence")
 _FORMAT = 1
@@ -155,15 +157,12 @@ def _opened(file: Path) -> TextIO:
 
 def _streamed(stream: TextIO) -> Iterator[str]:
     """A text file is one document; a very long one is read in parts, each cut where a paragraph ends."""
-    kept = ""
-    while block := stream.read(1 << 22):
-        kept += block
-        at = max(kept.rfind("\n\n"), 0) or kept.rfind("\n") + 1
-        if at:
+    kept = stream.read(_BLOCK)
+    while block := stream.read(_BLOCK):
+        if at := max(kept.rfind("\n\n"), 0) or kept.rfind("\n") + 1:
             yield kept[:at]
-            kept = kept[at:]
-    if kept.strip():
-        yield kept
+        kept = kept[at:] + block
+    yield kept
 
 
 def _tabled(file: Path, kind: str, column: str | None) -> Iterator[str]:
@@ -206,14 +205,20 @@ def train_tokenizer(corpus: Corpus, tokenizer: Any, special: dict[str, str], siz
         special: the special pieces by what they stand for.
         size: pieces; fewer where the corpus does not hold as many.
     """
-    from tokenizers import pre_tokenizers, processors, trainers
+    from tokenizers import models, pre_tokenizers, processors, trainers
 
-    common: dict[str, Any] = {"vocab_size": size, "special_tokens": list(special.values()), "show_progress": False}
-    if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
-        trainer = trainers.BpeTrainer(**common, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    passages = (text for text, _ in corpus.passages("train"))
+    names = list(special.values())
+    if isinstance(tokenizer.model, models.BPE):
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=names, initial_alphabet=alphabet, show_progress=False
+        )  # fmt: skip
+        tokenizer.train_from_iterator(passages, trainer)
     else:
-        trainer = trainers.WordPieceTrainer(**common, limit_alphabet=1000)
-    tokenizer.train_from_iterator((text for text, _ in corpus.passages("train")), trainer)
+        pieces = _word_pieces(passages, tokenizer, names, size)
+        tokenizer.model = models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token=special["unknown"])
+        tokenizer.add_special_tokens(names)
     if "start" in special:
         start, end = special["start"], special["end"]
         ids = [(name, tokenizer.token_to_id(name)) for name in (start, end)]
@@ -221,6 +226,27 @@ def train_tokenizer(corpus: Corpus, tokenizer: Any, special: dict[str, str], siz
             single=f"{start} $A {end}", pair=f"{start} $A {end} $B:1 {end}:1", special_tokens=ids
         )
     return tokenizer
+
+
+def _word_pieces(passages: Iterator[str], tokenizer: Tokenizer, special: list[str], size: int) -> list[str]:
+    """The pieces of a WordPiece vocabulary, in order: special ones, characters, and what merges, the earliest first.
+
+    The trainer that `tokenizers` has for WordPiece gives another vocabulary each time; its BPE does not. So words are
+    marked where they begin, merged by BPE, and the mark is turned into WordPiece's, which is where words go on.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    mark = pre_tokenizers.Metaspace(prepend_scheme="always")
+    merging = Tokenizer(models.BPE())
+    merging.normalizer = tokenizer.normalizer
+    merging.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, mark])
+    trainer = trainers.BpeTrainer(vocab_size=size, limit_alphabet=_ALPHABET, show_progress=False)
+    merging.train_from_iterator(passages, trainer)
+    found = sorted(merging.get_vocab().items(), key=lambda each: each[1])
+    characters = [piece for piece, _ in found if len(piece) == 1 and piece != mark.replacement]
+    merged = [piece[1:] if piece.startswith(mark.replacement) else f"##{piece}" for piece, _ in found if len(piece) > 1]
+    every = [*special, *characters, *(f"##{character}" for character in characters), *merged]
+    return list(dict.fromkeys(every))[:size]
 
 
 # --- documents to windows ---

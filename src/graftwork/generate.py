@@ -10,6 +10,7 @@ import numpy as np
 from graftwork.augmentations.language_model import LanguageModel
 from graftwork.choice import InputError
 from graftwork.hardware import Hardware
+from graftwork.language import require_kind
 
 
 def generate(
@@ -36,6 +37,7 @@ def generate(
     Raises:
         InputError: the model writes nothing, or a prompt leaves no room.
     """
+    require_kind(model, "causal")
     language = LanguageModel.load(str(model), "causal", hardware or Hardware(), asked_by="model")
     room = np.minimum(language.max_length - language.lengths(prompts), tokens)
     if (room < 1).any():

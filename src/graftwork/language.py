@@ -111,6 +111,19 @@ def kind_of(folder: Path) -> str:
     return "masked" if Text.from_folder(folder).mask_token else "causal"
 
 
+def require_kind(model: str | Path, kind: str) -> Path:
+    """The folder of a model that is `masked` or `causal` as asked.
+
+    Raises:
+        InputError: it is the other.
+    """
+    folder = resolve(model)
+    if kind_of(folder) != kind:
+        other = {"masked": "fills gaps: graft fill", "causal": "writes on: graft generate"}[kind_of(folder)]
+        raise InputError(f"{str(model)!r} is not a {kind} language model; it {other}. Choose another with --model.")
+    return folder
+
+
 def opened(model: str | Path, kind: str) -> TransferModel:
     """A language model to be asked, head and all.
 
@@ -121,11 +134,7 @@ def opened(model: str | Path, kind: str) -> TransferModel:
     Raises:
         InputError: it is of another kind, or has no language-model head.
     """
-    folder = resolve(model)
-    if kind_of(folder) != kind:
-        other = {"masked": "fills gaps: graft fill", "causal": "writes on: graft generate"}[kind_of(folder)]
-        raise InputError(f"{str(model)!r} is not a {kind} language model; it {other}. Choose another with --model.")
-    found = language_model(folder, AUTO[kind])
+    found = language_model(require_kind(model, kind), AUTO[kind])
     if found.head.fresh:
         raise InputError(
             f"{str(model)!r} has no language-model head. Give it one: graft pretrain CORPUS --from {model}"

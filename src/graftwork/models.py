@@ -42,6 +42,13 @@ EMBEDDED = {
         sentence="A masked language model of our own: BERT, 6 layers, 256 wide, 6.9 M parameters, English of old "
         "books, 128 positions; with its head, for cloze prompts and `graft fill`.",
     ),
+    "graft-mini-gpt": Embedded(
+        package="graftwork",
+        folder="bases/graft-mini-gpt",
+        sha256="cec77fb57df2a7db9fd2cb5bee69638be32b5067620bef336f04d1ee9ab8891c",
+        sentence="A causal language model of our own: GPT-2, 6 layers, 256 wide, 6.9 M parameters, English of old "
+        "books, 128 positions; for `graft generate`.",
+    ),
 }
 
 
