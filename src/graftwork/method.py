@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from graftwork import layers
@@ -104,7 +104,7 @@ class GradientMethod(Method, abstract=True):
     optimizer: Optimizer = AdamW()
     """How a gradient becomes a step."""
     schedule: Schedule = LinearSchedule()
-    """How the rate falls after the warm-up."""
+    """How the rate falls after the warm-up; an optimizer that needs no fall brings its own."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the rate rises from 0."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -120,6 +120,14 @@ class GradientMethod(Method, abstract=True):
     (classification only; LP-FT, Kumar et al. 2022, section 4), or from small random weights."""
     patience: int | None = Field(default=None, ge=1)
     """Validations without a new best after which training stops; by default it goes on to the budget's end."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_of_the_optimizer(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("optimizer") is None or "schedule" in given:
+            return given
+        schedule = parse(Optimizer, given["optimizer"]).schedule
+        return given if schedule is None else given | {"schedule": schedule}
 
     @property
     def depth_factor(self) -> float:
