@@ -58,6 +58,9 @@ class Method(Choice):
     """What data or model must have, of `labels`, `target`, `mask-token`, `pooled`, `one-class`; checked before anything
     runs."""
 
+    compares: ClassVar[frozenset[str]] = frozenset()
+    """What of a similarity task it learns by a loss of its own: `scores` or `classes` of pairs, `triplets`."""
+
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {}
     """What is worth trying when hyper-parameters are chosen on validation: of a field a factor, the range being its
     default times and divided by it (logarithmic), or the values."""
@@ -203,10 +206,13 @@ def recipe_of(spec: Any) -> tuple[Method, ...]:
 
 def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     """The sentence that says what a recipe needs and does not find in `data`; None where it has everything."""
-    if data.task == "similarity" and (strange := [method for method in recipe if not _takes_pairs(method)]):
+    if data.comparison and (strange := [method for method in recipe if not _takes(method, data.comparison)]):
+        what = "triplets" if data.comparison == "triplets" else f"pairs with {data.comparison}"
+        known = sorted(strange[0].compares)
+        learns = f"learns from {' or '.join(known)}, not from {what}" if known else f"has no answer for {what} of texts"
         return (
-            f"Method {strange[0].title!r} has no answer for pairs of texts, whose embeddings are compared. Choose one "
-            "that trains the encoder, such as 'full-fine-tuning' or 'lora', or 'pretrained', which leaves it as it is."
+            f"Method {strange[0].title!r} {learns}, whose embeddings are compared. Choose one that trains the encoder, "
+            "such as 'full-fine-tuning' or 'lora', or 'pretrained', which leaves it as it is."
         )
     has = {"pooled"} if data.task == "classification" else set()
     has |= {"one-class"} if data.task == "classification" and not data.multi_label else set()
@@ -220,7 +226,8 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
         "one-class": "one class a text",
     }
     for chosen in [choice for method in recipe for choice in (method, *method.modifiers)]:
-        for need in sorted(chosen.needs - has):
+        own = {"pooled", "one-class"} if isinstance(chosen, Method) and data.comparison in chosen.compares else set()
+        for need in sorted(chosen.needs - has - own):
             kind = "Modifier" if isinstance(chosen, Modifier) else "Method"
             return (
                 f"{kind} {chosen.name!r} needs {means[need]}; the data has {sorted(data.splits)}. "
@@ -242,10 +249,12 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     return None
 
 
-def _takes_pairs(method: Method) -> bool:
-    """Whether a method trains by the task's own loss, or not at all, and is given no head but that of similarity."""
+def _takes(method: Method, comparison: str) -> bool:
+    """Whether a method compares so, trains by the task's own loss, or not at all; and is given no other head."""
     given = method.head.name not in (type(method).model_fields["head"].default.name, "embedding")
-    if given or "pooled" in method.needs:
+    if given or comparison in method.compares:
+        return not given
+    if "pooled" in method.needs:
         return False
     hooks = ("objective", "reads") if isinstance(method, GradientMethod) else ("finish",)
     plain = GradientMethod if isinstance(method, GradientMethod) else Method
