@@ -37,6 +37,8 @@ SPLITS = ("train", "validation", "test", "target")
 DROPS = ("ragged", "empty", "conflicts", "duplicates", "overlap")
 SCORE_STRATA = 10
 """Scores are cut and sampled in so many groups of like height."""
+DRAWS = 20
+"""So many texts of other rows are drawn for a pair without a label, until one differs from both."""
 PAIR = " | "
 """What stands between the texts of a pair or triplet where they are written as one."""
 FORMAT = 1
@@ -276,6 +278,8 @@ class Data:
             kept = _sample(splits["train"], limit, seed, roles.scored)
             splits["train"] = splits["train"].where(kept)
             groups = {name: group[kept] if name == "train" else group for name, group in groups.items()}
+        if roles.ordered and len(roles.texts) == 2:
+            splits = {name: _with_others(split, (seed, SPLITS.index(name))) for name, split in splits.items()}
 
         whole = cls(
             splits=MappingProxyType({name: splits[name] for name in SPLITS if name in splits}),
@@ -649,6 +653,18 @@ def _few(split: Split, shots: int, seed: int) -> np.ndarray:
     kept = np.zeros(len(split), dtype=bool)
     kept[order[by_class[place < shots]]] = True
     return kept
+
+
+def _with_others(split: Split, seed: tuple[int, ...]) -> Split:
+    """Pairs as triplets: to each the second text of another row is added, drawn at random, other than its own two."""
+    generator = np.random.default_rng(seed)
+    rows = split.inputs()
+    added = []
+    for row in rows:
+        drawn = (rows[i][1] for i in generator.integers(len(rows), size=DRAWS))
+        added.append([*row, next((text for text in drawn if text not in row), row[1])])
+    column = pa.array(added, pa.list_(pa.string()))
+    return Split(split.table.set_column(split.table.schema.get_field_index("input"), "input", column))
 
 
 def _class_names(splits: Mapping[str, Split], roles: Roles) -> tuple[str, ...]:

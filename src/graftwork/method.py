@@ -209,10 +209,12 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     if data.comparison and (strange := [method for method in recipe if not _takes(method, data.comparison)]):
         what = "triplets" if data.comparison == "triplets" else f"pairs with {data.comparison}"
         known = sorted(strange[0].compares)
-        learns = f"learns from {' or '.join(known)}, not from {what}" if known else f"has no answer for {what} of texts"
+        compared = f"{what} of texts, whose embeddings are compared"
         return (
-            f"Method {strange[0].title!r} {learns}, whose embeddings are compared. Choose one that trains the encoder, "
-            "such as 'full-fine-tuning' or 'lora', or 'pretrained', which leaves it as it is."
+            f"Method {strange[0].title!r} "
+            + (f"learns from {' or '.join(known)}; these are {what}." if known else f"has no answer for {compared}.")
+            + " Choose one that trains the encoder, such as 'full-fine-tuning' or 'lora', or 'pretrained', which "
+            "leaves it as it is."
         )
     has = {"pooled"} if data.task == "classification" else set()
     has |= {"one-class"} if data.task == "classification" and not data.multi_label else set()

@@ -48,6 +48,8 @@ PAIR_NAMES = (
         for one, other in (("1", "2"), ("_1", "_2"), ("_a", "_b"), ("a", "b"))
     ),
     ("premise", "hypothesis"),
+    ("anchor", "positive"),
+    ("query", "positive"),
 )
 """Two columns that are read together: a pair of texts."""
 ANCHOR_NAMES = ("anchor", *TEXT_NAMES, "premise")
@@ -114,7 +116,7 @@ class Roles:
 
     @property
     def ordered(self) -> bool:
-        """Whether rows are triplets."""
+        """Whether rows are triplets, or pairs that become triplets."""
         return self.classes == ORDER and not self.columns.label
 
     def rows(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -288,16 +290,24 @@ def _roles_of_triplets(
     reading: Reading, table: pa.Table, texts: tuple[str, ...], label: str | None, positive: str | None
 ) -> Roles:
     """The roles of an anchor, a text that is nearer to it, and one that is not."""
-    for name, given in (("label", label), ("positive", positive)):
-        if given is not None:
-            raise InputError(f"Triplets have no label: their order says what is nearer. Leave {name}={given!r} out.")
+    if label is not None:
+        raise InputError(f"Triplets have no label: their order says what is nearer. Leave label={label!r} out.")
+    anchor, nearer, farther = texts
+    said = f"Triplets: a text of {nearer!r} is to be nearer to the one of {anchor!r} than that of {farther!r} is."
+    return _roles_in_order(reading, table, texts, positive, said)
+
+
+def _roles_in_order(
+    reading: Reading, table: pa.Table, texts: tuple[str, ...], positive: str | None, said: str
+) -> Roles:
+    """The roles of texts whose order says what is right: an anchor, what is nearer to it, and perhaps what is not."""
+    if positive is not None:
+        raise InputError(f"positive names one of two classes, and there is no label. Leave positive={positive!r} out.")
     for name in texts:
         _check_shape(table, name, name, "similarity")
     _check_splits(reading, texts, None)
     _check_json(reading, texts, None)
-    anchor, nearer, farther = texts
-    said = [f"Triplets: a text of {nearer!r} is to be nearer to the one of {anchor!r} than that of {farther!r} is."]
-    return Roles(Columns(",".join(texts), ""), texts, "similarity", False, said, classes=ORDER)
+    return Roles(Columns(",".join(texts), ""), texts, "similarity", False, [said], classes=ORDER)
 
 
 def _roles_of_pairs(
@@ -305,6 +315,9 @@ def _roles_of_pairs(
 ) -> Roles:
     """The roles of pairs of texts that are scored, or of two classes."""
     one, other = pair
+    if label is None and set(_names(table)) == set(pair):
+        said = f"Pairs without labels: a text of {other!r} is to be nearer to its own one of {one!r} than"
+        return _roles_in_order(reading, table, pair, positive, f"{said} another row's, drawn at random, is.")
     said = [f"Columns {one!r} and {other!r} are a pair of texts: how alike are they?"] * guessed
     label = label or _label_column(reading, table, pair)
     columns = Columns(f"{one},{other}", label)
