@@ -143,7 +143,7 @@ def test_one_column_asked_for_is_read_alone():
     ("options", "match"),
     [
         ({"text": "text_a,nothing"}, "no column 'nothing' to be the text"),
-        ({"text": "text_a,text_b,label"}, "reads two columns.*--text names text_a, text_b, label"),
+        ({"text": "text_a,text_b,text_a"}, "reads two or three columns.*--text names text_a, text_b, text_a"),
         ({"text": "text_a,text_b", "task": "classification"}, "A classification task reads one column"),
         ({"text": "text_a", "task": "similarity"}, r"--text names text_a.*--text A,B"),
         ({"text": "text_a,text_b", "label": "text_b"}, "asked for as text and as label"),
@@ -289,7 +289,7 @@ def test_batches_of_pairs_are_hardly_padded(data, model):
 
 
 def test_a_batch_that_could_not_hold_a_pair_is_refused(data, model):
-    with pytest.raises(InputError, match="A pair is 2 texts, so batch_size must be at least that; got 1"):
+    with pytest.raises(InputError, match="A row is 2 texts, so batch_size must be at least that; got 1"):
         tokenised(data, "train", model.task, model.modality).shuffled(1, (0,))
 
 
@@ -412,11 +412,14 @@ def test_what_a_race_adds_up_is_the_metric_that_chooses(task):
 def test_methods_that_train_by_the_tasks_loss_take_pairs_and_the_others_say_so(data):
     takes = {name for name in names(Method) if unmet(recipe_of(name), data) is None}
     assert {"full-fine-tuning", "top-layers", "lora", "bitfit", "gradual-unfreezing", "pretrained"} <= takes
-    assert not {"linear-probe", "lower-layers", "siamese", "triplet", "side-network"} & takes
+    assert not {"linear-probe", "lower-layers", "triplet", "supervised-contrastive", "side-network"} & takes
+    assert "siamese" in takes
+    assert ("multiple-negatives" in takes) == (not data.scored)
     said = unmet(recipe_of("linear-probe"), data)
     assert said == (
-        "Method 'linear-probe' has no answer for pairs of texts, whose embeddings are compared. Choose one that trains "
-        "the encoder, such as 'full-fine-tuning' or 'lora', or 'pretrained', which leaves it as it is."
+        f"Method 'linear-probe' has no answer for pairs with {data.comparison} of texts, whose embeddings are "
+        "compared. Choose one that trains the encoder, such as 'full-fine-tuning' or 'lora', or 'pretrained', which "
+        "leaves it as it is."
     )
     assert "Method 'lora@mlp' has no answer for pairs" in unmet(recipe_of("lora@mlp"), data)
     assert unmet(recipe_of("lora@embedding"), data) is None

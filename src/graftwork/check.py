@@ -76,6 +76,7 @@ class Report:
                 "multi_label": data.multi_label,
                 "labels": list(data.labels),
                 "scored": data.scored,
+                "ordered": data.ordered,
                 "text": data.columns.text,
                 "label": data.columns.label,
                 "said": list(data.said),

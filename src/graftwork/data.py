@@ -37,8 +37,10 @@ SPLITS = ("train", "validation", "test", "target")
 DROPS = ("ragged", "empty", "conflicts", "duplicates", "overlap")
 SCORE_STRATA = 10
 """Scores are cut and sampled in so many groups of like height."""
+DRAWS = 20
+"""So many texts of other rows are drawn for a pair without a label, until one differs from both."""
 PAIR = " | "
-"""What stands between the two texts of a pair where they are written as one."""
+"""What stands between the texts of a pair or triplet where they are written as one."""
 FORMAT = 1
 """Of the folders `Data.save` writes."""
 
@@ -58,7 +60,7 @@ class Split:
         return self.table.num_rows
 
     def inputs(self, indices: Iterable[int] | None = None) -> list[Any]:
-        """The texts (tagging: lists of words; pairs: lists of two) at `indices`, in that order; all without."""
+        """The texts (tagging: lists of words; pairs, triplets: lists of texts) at `indices`, in that order; or all."""
         return _cells(self.table["input"], indices)
 
     def labels(self, indices: Iterable[int] | None = None) -> list[Any]:
@@ -77,16 +79,16 @@ class Split:
             yield part["input"].to_pylist(), part["label"].to_pylist()
 
     @property
-    def pairs(self) -> bool:
-        """Whether each row is two texts."""
+    def compares(self) -> bool:
+        """Whether each row is several texts: a pair or a triplet."""
         read, asked = (pa.types.is_list(self.table.schema.field(name).type) for name in ("input", "label"))
         return read and not asked
 
     @property
     def content(self) -> pa.ChunkedArray:
-        """What makes two rows the same: the text, the words, or both texts of a pair in either order."""
+        """What makes two rows the same: the text, the words, all texts, or both of a pair in either order."""
         column = self.table["input"]
-        if not self.pairs:
+        if not self.compares or (len(column) and len(column[0]) != 2):
             return column
         one, other = pc.list_element(column, 0), pc.list_element(column, 1)
         both = pc.min_element_wise(one, other), pc.max_element_wise(one, other)
@@ -148,7 +150,8 @@ class Data:
     multi_label: bool
     labels: tuple[str, ...]
     """The class names of train and validation, sorted; tagging: "O" first, then the tags, sorted. Similarity: what is
-    different and what is similar, as class names, or as the lowest and the highest score of train."""
+    different and what is similar, as class names, or as the lowest and the highest score of train; of triplets
+    "second" and "first"."""
     columns: Columns
     said: tuple[str, ...]
     """What was inferred, as sentences."""
@@ -163,6 +166,23 @@ class Data:
     """Per split the group of near-identical texts each row is in, where a cut needed them."""
     scored: bool = False
     """Similarity: whether each pair has a number, and not one of two classes."""
+
+    @property
+    def texts(self) -> int:
+        """How many texts a row is: two of pairs, three of triplets, else one."""
+        return 3 if self.ordered else 2 if self.task == "similarity" else 1
+
+    @property
+    def comparison(self) -> Literal["scores", "classes", "triplets"] | None:
+        """Similarity: what says which texts are alike; None for other tasks."""
+        if self.task != "similarity":
+            return None
+        return "scores" if self.scored else "triplets" if self.ordered else "classes"
+
+    @property
+    def ordered(self) -> bool:
+        """Similarity: whether rows are triplets, which have no label but their order."""
+        return self.task == "similarity" and not self.columns.label
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
@@ -206,8 +226,8 @@ class Data:
             source: A .csv, .tsv, .jsonl, .json, .parquet or .arrow file (the text ones also as .gz); a folder with
                 train.csv, validation.csv, test.csv (or other formats); a `save_to_disk` folder of `datasets`; a folder
                 written by `save`; `owner/name` on the hub; `pydocs`; a DataFrame; or a dict of split -> rows.
-            text: The column that is read, or two with a comma that are to be compared; inferred and said aloud when
-                not given.
+            text: The column that is read; or those that are to be compared, with commas: two, or an anchor, a text
+                that is nearer to it and one that is not. Inferred and said aloud when not given.
             label: The column that is predicted; likewise.
             task: "classification", "tagging" or "similarity"; inferred when not given.
             multi_label: Whether a row may have several labels (a list, or names joined by |); inferred when not given.
@@ -258,6 +278,8 @@ class Data:
             kept = _sample(splits["train"], limit, seed, roles.scored)
             splits["train"] = splits["train"].where(kept)
             groups = {name: group[kept] if name == "train" else group for name, group in groups.items()}
+        if roles.ordered and len(roles.texts) == 2:
+            splits = {name: _with_others(split, (seed, SPLITS.index(name))) for name, split in splits.items()}
 
         whole = cls(
             splits=MappingProxyType({name: splits[name] for name in SPLITS if name in splits}),
@@ -274,7 +296,7 @@ class Data:
                 "label": roles.columns.label,
                 "task": roles.task,
                 "multi_label": roles.multi_label,
-                "positive": roles.classes[-1] if roles.classes else None,
+                "positive": roles.classes[-1] if roles.classes and not roles.ordered else None,
                 "validation": _spelled(validation),
                 "test": _spelled(test),
                 "target": _spelled(target),
@@ -494,11 +516,11 @@ def _drop(splits: dict[str, Split], drop: tuple[str, ...], dropped: dict[str, in
 
 
 def empty_inputs(split: Split) -> np.ndarray:
-    """Which rows have no text (only white space, or no words), or lack one of two: (rows,) bool."""
+    """Which rows have no text (only white space, or no words), or lack one of several: (rows,) bool."""
     column = split.table["input"]
-    if split.pairs:
+    if split.compares:
         blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.list_flatten(column))), 0)
-        return blank.to_numpy().reshape(-1, 2).any(axis=1)
+        return blank.to_numpy().reshape(len(column), -1).any(axis=1)
     if pa.types.is_list(column.type):
         return pc.equal(pc.list_value_length(column), 0).to_numpy()
     return pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0).to_numpy()
@@ -631,6 +653,18 @@ def _few(split: Split, shots: int, seed: int) -> np.ndarray:
     kept = np.zeros(len(split), dtype=bool)
     kept[order[by_class[place < shots]]] = True
     return kept
+
+
+def _with_others(split: Split, seed: tuple[int, ...]) -> Split:
+    """Pairs as triplets: to each the second text of another row is added, drawn at random, other than its own two."""
+    generator = np.random.default_rng(seed)
+    rows = split.inputs()
+    added = []
+    for row in rows:
+        drawn = (rows[i][1] for i in generator.integers(len(rows), size=DRAWS))
+        added.append([*row, next((text for text in drawn if text not in row), row[1])])
+    column = pa.array(added, pa.list_(pa.string()))
+    return Split(split.table.set_column(split.table.schema.get_field_index("input"), "input", column))
 
 
 def _class_names(splits: Mapping[str, Split], roles: Roles) -> tuple[str, ...]:

@@ -148,7 +148,7 @@ def record(
     from graftwork.data import PAIR
 
     rows = data[split]
-    between = PAIR if rows.pairs else " "
+    between = PAIR if rows.compares else " "
     table = pa.table(
         {
             "split": pa.array([split] * len(rows), pa.string()),

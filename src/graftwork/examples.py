@@ -56,7 +56,7 @@ class Examples:
         lost: tokens that no window of a row holds, (windows,): what truncation cost.
         key: names the content; equal keys mean equal examples.
         data: what it is a split of.
-        together: how many windows, one after the other, are never parted: 2 where pairs of texts are compared.
+        together: how many windows, one after the other, are never parted: the 2 of a pair, the 3 of a triplet.
     """
 
     together: int = 1
@@ -127,7 +127,7 @@ class Examples:
             InputError: a batch could not hold what stays together.
         """
         if batch_size < self.together:
-            raise InputError(f"A pair is {self.together} texts, so batch_size must be at least that; got {batch_size}.")
+            raise InputError(f"A row is {self.together} texts, so batch_size must be at least that; got {batch_size}.")
         generator = np.random.default_rng(seed)
         groups = (np.arange(len(self)) if places is None else places).reshape(-1, self.together)
         groups = groups[generator.permutation(len(groups))]

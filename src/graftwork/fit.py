@@ -252,7 +252,7 @@ def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | No
 
     Args:
         run: the run, its folder, or any folder with a saved model.
-        inputs: texts; lists of words (or texts, cut at white space) for tagging; pairs of texts for similarity.
+        inputs: texts; lists of words (or texts, cut at white space) for tagging; pairs or triplets for similarity.
         hardware: device; by default what torch finds.
 
     Raises:
@@ -383,7 +383,8 @@ class _Fitting(Work):
         self.run.update(
             data={
                 "fingerprint": self.data.fingerprint, "labels": list(self.data.labels), "task": self.data.task,
-                "multi_label": self.data.multi_label, "rows": {name: len(s) for name, s in self.data.splits.items()},
+                "multi_label": self.data.multi_label, "texts": self.data.texts,
+                "rows": {name: len(s) for name, s in self.data.splits.items()},
             },
             happened={
                 "precision": precision, "said": list(self.data.said), "dropped": dict(self.data.dropped),

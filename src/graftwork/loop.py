@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -391,20 +391,19 @@ class _Runner:
         return bool(self.method.patience) or self._fraction(step) - self.progress.validated >= _VALIDATE_SHARE - 1e-9
 
     def _validate(self, step: int) -> None:
-        self.objective.before_validation(self._embedded)
-        averaged = self.objective.weights()
-        current = list[Tensor](self.weights) if averaged is None else averaged
-        scores = self._scores() if averaged is None else self._scores_with(averaged)
-        value = self._value(scores)
-        self.progress.since_best += 1
-        self.progress.validated = self._fraction(step)
-        if value > self.progress.best or not self.best:
-            self.progress.best, self.progress.best_step, self.progress.since_best = value, step, 0
-            self.best = [w.detach().clone() for w in current]
-        bears = self.method.schedule.bears
-        if bears and self.progress.since_best and self.progress.since_best % bears == 0:
-            self.progress.reductions += 1
-        self.objective.validated(value, current)
+        with self._holding(self.objective.weights() or self.method.optimizer.learned(self.optimizer, self.weights)):
+            self.objective.before_validation(self._embedded)
+            scores = self._scores()
+            value = self._value(scores)
+            self.progress.since_best += 1
+            self.progress.validated = self._fraction(step)
+            if value > self.progress.best or not self.best:
+                self.progress.best, self.progress.best_step, self.progress.since_best = value, step, 0
+                self.best = [w.detach().clone() for w in self.weights]
+            bears = self.method.schedule.bears
+            if bears and self.progress.since_best and self.progress.since_best % bears == 0:
+                self.progress.reductions += 1
+            self.objective.validated(value, list[Tensor](self.weights))
         self.progress.seconds = time.perf_counter() - self.began
         self.stage.on_event(
             event="evaluation", stage=self.stage.number, step=step, epoch=round(step / self.steps_per_epoch, 3),
@@ -428,16 +427,21 @@ class _Runner:
         )  # fmt: skip
         return quick_score(self.model, found, targets)
 
-    def _scores_with(self, values: list[Tensor]) -> dict[str, float]:
-        """The scores of other values of the weights; they go back to what they were."""
-        before = [w.detach().clone() for w in self.weights]
-        self._put(values)
-        scores = self._scores()
-        self._put(before)
-        return scores
+    @contextmanager
+    def _holding(self, values: list[Tensor] | None) -> Iterator[None]:
+        """Let the weights have other values for a while, if there are any; then they are again what they were."""
+        before = None if values is None else [w.detach().clone() for w in self.weights]
+        if values is not None:
+            self._put(values)
+        try:
+            yield
+        finally:
+            if before is not None:
+                self._put(before)
 
     def _score_with(self, values: list[Tensor]) -> float:
-        return self._value(self._scores_with(values))
+        with self._holding(values):
+            return self._value(self._scores())
 
     def _value(self, scores: dict[str, float]) -> float:
         """What the best is chosen by: of two equal ones, the more certain."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from graftwork import layers
@@ -57,6 +57,9 @@ class Method(Choice):
     needs: ClassVar[frozenset[str]] = frozenset()
     """What data or model must have, of `labels`, `target`, `mask-token`, `pooled`, `one-class`; checked before anything
     runs."""
+
+    compares: ClassVar[frozenset[str]] = frozenset()
+    """What of a similarity task it learns by a loss of its own: `scores` or `classes` of pairs, `triplets`."""
 
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {}
     """What is worth trying when hyper-parameters are chosen on validation: of a field a factor, the range being its
@@ -104,7 +107,7 @@ class GradientMethod(Method, abstract=True):
     optimizer: Optimizer = AdamW()
     """How a gradient becomes a step."""
     schedule: Schedule = LinearSchedule()
-    """How the rate falls after the warm-up."""
+    """How the rate falls after the warm-up; an optimizer that needs no fall brings its own."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the rate rises from 0."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -120,6 +123,14 @@ class GradientMethod(Method, abstract=True):
     (classification only; LP-FT, Kumar et al. 2022, section 4), or from small random weights."""
     patience: int | None = Field(default=None, ge=1)
     """Validations without a new best after which training stops; by default it goes on to the budget's end."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_of_the_optimizer(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("optimizer") is None or "schedule" in given:
+            return given
+        schedule = parse(Optimizer, given["optimizer"]).schedule
+        return given if schedule is None else given | {"schedule": schedule}
 
     @property
     def depth_factor(self) -> float:
@@ -197,10 +208,15 @@ def recipe_of(spec: Any) -> tuple[Method, ...]:
 
 def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     """The sentence that says what a recipe needs and does not find in `data`; None where it has everything."""
-    if data.task == "similarity" and (strange := [method for method in recipe if not _takes_pairs(method)]):
+    if data.comparison and (strange := [method for method in recipe if not _takes(method, data.comparison)]):
+        what = "triplets" if data.comparison == "triplets" else f"pairs with {data.comparison}"
+        known = sorted(strange[0].compares)
+        compared = f"{what} of texts, whose embeddings are compared"
         return (
-            f"Method {strange[0].title!r} has no answer for pairs of texts, whose embeddings are compared. Choose one "
-            "that trains the encoder, such as 'full-fine-tuning' or 'lora', or 'pretrained', which leaves it as it is."
+            f"Method {strange[0].title!r} "
+            + (f"learns from {' or '.join(known)}; these are {what}." if known else f"has no answer for {compared}.")
+            + " Choose one that trains the encoder, such as 'full-fine-tuning' or 'lora', or 'pretrained', which "
+            "leaves it as it is."
         )
     has = {"pooled"} if data.task == "classification" else set()
     has |= {"one-class"} if data.task == "classification" and not data.multi_label else set()
@@ -214,7 +230,8 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
         "one-class": "one class a text",
     }
     for chosen in [choice for method in recipe for choice in (method, *method.modifiers)]:
-        for need in sorted(chosen.needs - has):
+        own = {"pooled", "one-class"} if isinstance(chosen, Method) and data.comparison in chosen.compares else set()
+        for need in sorted(chosen.needs - has - own):
             kind = "Modifier" if isinstance(chosen, Modifier) else "Method"
             return (
                 f"{kind} {chosen.name!r} needs {means[need]}; the data has {sorted(data.splits)}. "
@@ -236,10 +253,12 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     return None
 
 
-def _takes_pairs(method: Method) -> bool:
-    """Whether a method trains by the task's own loss, or not at all, and is given no head but that of similarity."""
+def _takes(method: Method, comparison: str) -> bool:
+    """Whether a method compares so, trains by the task's own loss, or not at all; and is given no other head."""
     given = method.head.name not in (type(method).model_fields["head"].default.name, "embedding")
-    if given or "pooled" in method.needs:
+    if given or comparison in method.compares:
+        return not given
+    if "pooled" in method.needs:
         return False
     hooks = ("objective", "reads") if isinstance(method, GradientMethod) else ("finish",)
     plain = GradientMethod if isinstance(method, GradientMethod) else Method

@@ -48,8 +48,15 @@ PAIR_NAMES = (
         for one, other in (("1", "2"), ("_1", "_2"), ("_a", "_b"), ("a", "b"))
     ),
     ("premise", "hypothesis"),
+    ("anchor", "positive"),
+    ("query", "positive"),
 )
 """Two columns that are read together: a pair of texts."""
+ANCHOR_NAMES = ("anchor", *TEXT_NAMES, "premise")
+NEARER_NAMES = (("positive", "negative"), ("pos", "neg"), ("chosen", "rejected"))
+"""Beside an anchor, the column that is to be nearer to it and the column that is not: triplets of texts."""
+ORDER = ("second", "first")
+"""The classes of triplets: which of the two texts after the anchor is nearer to it. In data it is always the first."""
 LIKENESS_NAMES = ("similarity", "similarity_score", "relatedness_score", "relatedness", "paraphrase", "duplicate")
 """Labels of pairs, looked for before the others."""
 SIMILAR = ("1", "true", "yes", "similar", "duplicate", "paraphrase", "same", "equivalent", "entailment", "positive")
@@ -72,7 +79,7 @@ DIFFERENT_KEYS = Kind("different-keys", "error", "JSON lines lack the field that
 MIXED_TYPES = Kind("mixed-types", "error", "The label is a number in some rows and a text in others.")
 GUESSED_COLUMN = Kind("guessed-column", "warning", "A column's role was guessed from its content, not its name.")
 NOT_A_PAIR = Kind(
-    "not-a-pair", "error", "Similarity is asked for, but it is not clear which two columns are the texts."
+    "not-a-pair", "error", "Similarity is asked for, but it is not clear which two or three columns are the texts."
 )
 PAIR_CLASSES = Kind("pair-classes", "error", "Pairs of texts have labels that are neither numbers nor two classes.")
 WHICH_IS_SIMILAR = Kind("which-is-similar", "error", "It is not clear which of two classes of pairs means similar.")
@@ -84,8 +91,9 @@ class Columns:
     """The source's names of the column that is read and the column that is predicted."""
 
     text: str
-    """Of a pair both, with a comma: `question1,question2`."""
+    """Of a pair both, of a triplet all three, with commas: `question1,question2`."""
     label: str
+    """Empty for triplets, whose order says what is right."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Roles:
 
     columns: Columns
     texts: tuple[str, ...]
-    """The columns that are read: one, or two that make a pair."""
+    """The columns that are read: one, two that make a pair, or three that make a triplet."""
     task: Literal["classification", "tagging", "similarity"]
     multi_label: bool
     said: list[str] = field(default_factory=list)
@@ -103,12 +111,19 @@ class Roles:
     scored: bool = False
     """Similarity: whether each pair has a number, or one of two classes."""
     classes: tuple[str, ...] = ()
-    """Of pairs that have no numbers: the class that means different, then the one that means similar."""
+    """Of pairs that have no numbers: the class that means different, then the one that means similar; of triplets
+    `ORDER`."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether rows are triplets, or pairs that become triplets."""
+        return self.classes == ORDER and not self.columns.label
 
     def rows(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
         """The table as batches of `input`, `label`, `row`; a missing label column leaves every row unlabelled."""
         for batch in table.to_batches():
             label = batch.column(self.columns.label) if self.columns.label in batch.schema.names else None
+            label = pa.array([ORDER[-1]] * batch.num_rows) if self.ordered else label
             yield self._batch([batch.column(name) for name in self.texts], label, batch.column(ROW))
 
     def unlabelled(self, reading: Reading) -> Iterator[pa.RecordBatch]:
@@ -118,7 +133,7 @@ class Roles:
         columns = list(self.texts)
         missing = [column for column in columns if column not in table.column_names]
         if missing and self.task == "similarity":
-            message = f"{reading.files[name]} has no column {missing[0]!r}, which makes a pair with the other."
+            message = f"{reading.files[name]} has no column {missing[0]!r}, which is compared with the others."
             raise DataError(
                 [MISSING_COLUMN(message, where=reading.files[name], fix=suggest(missing[0], _names(table)))]
             )
@@ -135,7 +150,7 @@ class Roles:
         if self.task == "tagging":
             text, label = _as_lists(texts[0], None), _as_lists(label, None)
         elif self.task == "similarity":
-            text, label = _paired(*texts), self._names(label)
+            text, label = _side_by_side(texts), self._names(label)
         else:
             text = _filled(texts[0])
             label = _as_lists(label, "|") if self.multi_label else self._names(label)
@@ -150,9 +165,9 @@ def _filled(array: pa.Array) -> pa.Array:
     return array.fill_null("") if array.null_count else array
 
 
-def _paired(one: pa.Array, other: pa.Array) -> pa.Array:
-    """Two columns of text as one of lists of two."""
-    cells = zip(_filled(one).to_pylist(), _filled(other).to_pylist(), strict=True)
+def _side_by_side(texts: list[pa.Array]) -> pa.Array:
+    """Columns of text as one column of lists."""
+    cells = zip(*(_filled(each).to_pylist() for each in texts), strict=True)
     return pa.array(list(map(list, cells)), pa.list_(pa.string()))
 
 
@@ -198,8 +213,11 @@ def infer(
             _must_have(reading, table, name, role)
     if label in asked:
         raise DataError([SAME_COLUMN(f"Column {label!r} is asked for as text and as label.", fix="Give two columns.")])
-    if pair := _pair(reading, table, asked, label, task):
-        return _roles_of_pairs(reading, table, pair, label, positive, guessed=not asked)
+    compared = _compared(reading, table, asked, label, task)
+    if len(compared) == 2:
+        return _roles_of_pairs(reading, table, compared, label, positive, guessed=not asked)
+    if len(compared) == 3:
+        return _roles_of_triplets(reading, table, compared, label, positive)
     if positive is not None:
         raise InputError("positive names the class of pairs that means similar, and the data has no pairs of texts.")
     given = text is not None or label is not None
@@ -235,43 +253,71 @@ def infer(
     return Roles(columns, (text,), chosen, several, said, whole)
 
 
-# --- pairs of texts ---
+# --- pairs and triplets of texts ---
 
 
 def _asked_texts(table: pa.Table, text: str | None) -> tuple[str, ...]:
-    """The columns that `text` names: none, one, or two with a comma."""
+    """The columns that `text` names: none, one, or several with commas."""
     if text is None or text in table.column_names:
         return () if text is None else (text,)
     return tuple(name.strip() for name in text.split(","))
 
 
-def _pair(
+def _compared(
     reading: Reading, table: pa.Table, asked: tuple[str, ...], label: str | None, task: str | None
-) -> tuple[str, str] | None:
-    """The two columns that are read together, asked for or known by name; None where one column is read.
+) -> tuple[str, ...]:
+    """The two or three columns that are read together, asked for or known by name; none where one column is read.
 
     Raises:
-        DataError: a pair is asked for, and there is none, or two columns for a task that reads one.
+        DataError: they are asked for, and there are none, or several columns for a task that reads one.
     """
     plain = {name.lower(): name for name in reversed(_names(table)) if not _is_list(table, name) and name != label}
-    found = next(((plain[a], plain[b]) for a, b in PAIR_NAMES if a in plain and b in plain), None)
-    if len(asked) == 2 and task in (None, "similarity") and asked[0] != asked[1]:
-        return asked[0], asked[1]
-    if not asked and found and task in (None, "similarity"):
+    triplets = ((anchor, *nearer) for nearer in NEARER_NAMES for anchor in ANCHOR_NAMES)
+    known = (tuple(plain[name] for name in each) for each in (*triplets, *PAIR_NAMES) if plain.keys() >= set(each))
+    found = asked or next(known, ())
+    if task in (None, "similarity") and len(found) in (2, 3) and len(set(found)) == len(found):
         return found
     if len(asked) > 1 or task == "similarity":
         given = f"--text names {', '.join(asked)}" if asked else f"there is {', '.join(_names(table))}"
-        message = f"Similarity reads two columns of {reading.files['train']}; {given}."
-        fix = "Say which two with --text A,B." if task in (None, "similarity") else f"A {task} task reads one column."
+        message = f"Similarity reads two or three columns of {reading.files['train']}; {given}."
+        fix = "Say which with --text A,B or --text ANCHOR,POSITIVE,NEGATIVE."
+        fix = fix if task in (None, "similarity") else f"A {task} task reads one column."
         raise DataError([NOT_A_PAIR(message, where=reading.files["train"], fix=fix)])
-    return None
+    return ()
+
+
+def _roles_of_triplets(
+    reading: Reading, table: pa.Table, texts: tuple[str, ...], label: str | None, positive: str | None
+) -> Roles:
+    """The roles of an anchor, a text that is nearer to it, and one that is not."""
+    if label is not None:
+        raise InputError(f"Triplets have no label: their order says what is nearer. Leave label={label!r} out.")
+    anchor, nearer, farther = texts
+    said = f"Triplets: a text of {nearer!r} is to be nearer to the one of {anchor!r} than that of {farther!r} is."
+    return _roles_in_order(reading, table, texts, positive, said)
+
+
+def _roles_in_order(
+    reading: Reading, table: pa.Table, texts: tuple[str, ...], positive: str | None, said: str
+) -> Roles:
+    """The roles of texts whose order says what is right: an anchor, what is nearer to it, and perhaps what is not."""
+    if positive is not None:
+        raise InputError(f"positive names one of two classes, and there is no label. Leave positive={positive!r} out.")
+    for name in texts:
+        _check_shape(table, name, name, "similarity")
+    _check_splits(reading, texts, None)
+    _check_json(reading, texts, None)
+    return Roles(Columns(",".join(texts), ""), texts, "similarity", False, [said], classes=ORDER)
 
 
 def _roles_of_pairs(
-    reading: Reading, table: pa.Table, pair: tuple[str, str], label: str | None, positive: str | None, *, guessed: bool
+    reading: Reading, table: pa.Table, pair: tuple[str, ...], label: str | None, positive: str | None, *, guessed: bool
 ) -> Roles:
     """The roles of pairs of texts that are scored, or of two classes."""
     one, other = pair
+    if label is None and set(_names(table)) == set(pair):
+        said = f"Pairs without labels: a text of {other!r} is to be nearer to its own one of {one!r} than"
+        return _roles_in_order(reading, table, pair, positive, f"{said} another row's, drawn at random, is.")
     said = [f"Columns {one!r} and {other!r} are a pair of texts: how alike are they?"] * guessed
     label = label or _label_column(reading, table, pair)
     columns = Columns(f"{one},{other}", label)
@@ -386,7 +432,7 @@ def _text_column(reading: Reading, table: pa.Table, taken: set[str], task: str |
         return ranked[0]
     what = f"more than one that could be it ({', '.join(ranked[:4])})" if ranked else f"only {', '.join(names)}"
     message = f"No column of {reading.files['train']} is clearly the text: there is {what}."
-    fix = "Say which: --text NAME." + " Two that are to be compared: --text A,B." * (len(ranked) > 1)
+    fix = "Say which: --text NAME." + " Those that are to be compared: --text A,B." * (len(ranked) > 1)
     raise DataError([NO_TEXT_COLUMN(message, where=reading.files["train"], fix=fix)])
 
 
@@ -444,11 +490,12 @@ def _multi_label(table: pa.Table, label: str) -> tuple[bool, str]:
     return bool(joined) and len(set(parts.to_pylist()) - {""}) <= len(whole), "joined by |"
 
 
-def _check_splits(reading: Reading, texts: tuple[str, ...], label: str) -> None:
+def _check_splits(reading: Reading, texts: tuple[str, ...], label: str | None) -> None:
     """Every split has what is read; all but test and target have the label column; all of train's kind."""
     train = reading.tables["train"]
     for split, table in reading.tables.items():
-        for name, needed in (*((text, True) for text in texts), (label, split not in ("test", "target"))):
+        needs = [(text, True) for text in texts] + [(label, split not in ("test", "target"))] * (label is not None)
+        for name, needed in needs:
             where = reading.files[split]
             if name not in table.column_names:
                 if needed:
@@ -459,14 +506,14 @@ def _check_splits(reading: Reading, texts: tuple[str, ...], label: str) -> None:
                 raise DataError([COLUMNS_DIFFER(message, where=where, fix="Make it the same in every split.")])
 
 
-def _check_json(reading: Reading, texts: tuple[str, ...], label: str) -> None:
-    for name in (*texts, label):
+def _check_json(reading: Reading, texts: tuple[str, ...], label: str | None) -> None:
+    for name in (*texts, label) if label is not None else texts:
         places = reading.missing.get(name)
         if places:
             message = f"There is no field {name!r} in {number(len(places), 'row')}."
             fix = f"Give every row a {name!r}, or leave such rows out of the file."
             raise DataError([DIFFERENT_KEYS(message, where=", ".join(places[:5]), fix=fix)])
-    kinds = reading.kinds.get(label, set())
+    kinds = reading.kinds.get(label or "", set())
     if len(kinds) > 1:
         message = f"The label {label!r} is a {' in some rows and a '.join(sorted(kinds))} in others."
         raise DataError([MIXED_TYPES(message, fix="Write all labels as text.")])

@@ -273,7 +273,7 @@ class Run:
 
     @property
     def data(self) -> dict[str, Any]:
-        """fingerprint, rows of each split, labels, task, multi_label."""
+        """fingerprint, rows of each split, labels, task, multi_label, texts a row."""
         return self._read()["data"]
 
     def as_dict(self) -> dict[str, Any]:

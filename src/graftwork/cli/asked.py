@@ -193,52 +193,55 @@ def _stage_of(
     raise InputError(f"Several stages have a field {field!r}. Say which: --set {meant[0][0]}.{field}=...")
 
 
-def inputs(said: str, *, column: str | None, usual_column: str | None, other: str | None = None) -> list[str]:
+def inputs(said: str, *, column: str | None, usual_column: str | None, others: Sequence[str] = ()) -> list[str]:
     """The texts to predict: `said` itself, the lines of standard input (`-`), or the rows of a file.
 
     Args:
         said: a text, `-`, or a file (.txt has a text a line; others have columns).
         column: the column asked for.
         usual_column: the one the model was fitted on, taken where the file has it.
-        other: a second text, which only models of pairs read.
+        others: more texts, which only models that compare read.
 
     Raises:
         InputError: no such file, the column to read is not clear, or there is a second text.
     """
-    if other is not None:
-        raise InputError(f"This model reads one text at a time, and {other!r} is a second. Give a file of texts.")
+    if others:
+        raise InputError(f"This model reads one text at a time, and {others[0]!r} is a second. Give a file of texts.")
     given = _typed(said)
     return lines(said, column=column, usual_column=usual_column) if given is None else given
 
 
-def pairs(
-    said: str, other: str | None, *, columns: str | None = None, usual_columns: str | None = None
+def compared(
+    said: str, others: Sequence[str], count: int, *, columns: str | None = None, usual_columns: str | None = None
 ) -> list[list[str]]:
-    """The pairs to compare: `said` and `other`, lines with a tab between the two, or two columns of a file.
+    """The pairs or triplets to compare: what was typed, lines with tabs between the texts, or columns of a file.
 
     Args:
-        said: a text, `-`, or a file (.txt has a pair a line; others have columns).
-        other: the second text, where `said` is one.
-        columns: the two columns asked for, with a comma.
+        said: a text, `-`, or a file (.txt has a row a line; others have columns).
+        others: the texts after it, where it is one.
+        count: how many texts a row is: 2 or 3.
+        columns: the columns asked for, with commas.
         usual_columns: those that the model was fitted on.
 
     Raises:
-        InputError: no such file, or not two texts.
+        InputError: no such file, or not so many texts.
     """
-    if other is not None:
-        return [[said, other]]
-    given = _typed(said)
-    if given is None and Path(said).suffix != ".txt":
+    kind, many = ("pairs", "two") if count == 2 else ("triplets", "three")
+    given = None if others else _typed(said)
+    if not others and given is None and Path(said).suffix != ".txt":
         names = [name.strip() for name in (columns or usual_columns or "").split(",")]
-        if len(names) != 2:
-            raise InputError(f"A model of pairs reads two columns; got {', '.join(names)}. Name them with --text A,B.")
-        one, two = (_column(Path(said), name) for name in names)
-        return [list(pair) for pair in zip(one, two, strict=True)]
-    found = [line.split("\t") for line in (lines(said) if given is None else given)]
-    if wrong := [pair for pair in found if len(pair) != 2]:
+        if len(names) != count:
+            wanted = "A,B" if count == 2 else "ANCHOR,FIRST,SECOND"
+            raise InputError(
+                f"A model of {kind} reads {many} columns; got {', '.join(names)}. Name them with --text {wanted}."
+            )
+        return [list(row) for row in zip(*(_column(Path(said), name) for name in names), strict=True)]
+    found = [[said, *others]] if others else [line.split("\t") for line in (lines(said) if given is None else given)]
+    if wrong := [row for row in found if len(row) != count]:
+        after = "a second text" if count == 2 else "two more texts"
         raise InputError(
-            f"A model of pairs compares two texts; got {wrong[0][0]!r:.60}. Give a second text after it, a tab between "
-            "the two of a line, or a file with two columns."
+            f"A model of {kind} compares {many} texts; got {' | '.join(wrong[0])!r:.60}. Give {after} after it, tabs "
+            f"between those of a line, or a file with {many} columns."
         )
     return found
 

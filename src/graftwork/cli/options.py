@@ -83,7 +83,11 @@ Split = Annotated[str, typer.Option(help="The split to score.")]
 
 Text = Annotated[
     str | None,
-    typer.Option("--text", help="The column that is read; A,B: the two that are compared.", rich_help_panel=DATA),
+    typer.Option(
+        "--text",
+        help="The column that is read; A,B or ANCHOR,NEARER,FARTHER: those that are compared.",
+        rich_help_panel=DATA,
+    ),
 ]
 Label = Annotated[str | None, typer.Option("--label", help="The column that is predicted.", rich_help_panel=DATA)]
 MultiLabel = Annotated[

@@ -233,15 +233,16 @@ def evaluate(
 def predict(
     run: typed.Folder,
     text: Annotated[str, typer.Argument(metavar="TEXT|FILE", help="A text, a file of texts, or - for standard input.")],
-    other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="The text to compare it with, for a model of pairs.")
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OTHER]...", help="What to compare it with: a text; of a model of triplets, two."),
     ] = None,
     column: typed.Text = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A .csv or .jsonl to write to.")] = None,
     as_json: typed.Json = False,
 ) -> None:
-    """Predict a text, or a row at a time of a file (.txt: a text a line; of pairs, with a tab between the two)."""
-    from graftwork.cli.asked import inputs, pairs
+    """Predict a text, or a row at a time of a file (.txt: a text a line; of several texts, with tabs between)."""
+    from graftwork.cli.asked import compared, inputs
     from graftwork.cli.tables import write_predictions
     from graftwork.data import PAIR
     from graftwork.run import Run
@@ -249,22 +250,22 @@ def predict(
     screen = screen_of(as_json)
     opened = Run.open(run)
     usual = (opened.asked.get("data") or {}).get("text")
-    of_pairs = opened.data.get("task") == "similarity"
+    compares = opened.data.get("task") == "similarity"
     texts = (
-        pairs(text, other, columns=column, usual_columns=usual)
-        if of_pairs
-        else inputs(text, column=column, usual_column=usual, other=other)
+        compared(text, others or [], opened.data.get("texts", 2), columns=column, usual_columns=usual)
+        if compares
+        else inputs(text, column=column, usual_column=usual, others=others or [])
     )
     from graftwork.fit import predict
 
     rows = [{"text": given} | answer for given, answer in zip(texts, predict(opened, texts), strict=True)]
-    told = [row | {"text": PAIR.join(row["text"])} for row in rows] if of_pairs else rows
+    told = [row | {"text": PAIR.join(row["text"])} for row in rows] if compares else rows
     if out:
         write_predictions(out, rows if out.suffix == ".jsonl" else told)
         screen.say(f"{len(rows):,} predictions: {out}")
         screen.answer(run=opened.path, out=out, rows=len(rows))
         return
-    if len(rows) == 1 and texts in ([text], [[text, other]]):
+    if len(rows) == 1 and texts in ([text], [[text, *(others or [])]]):
         screen.prediction(told[0])
     elif not as_json:
         write_predictions(sys.stdout, told)

@@ -82,6 +82,7 @@ class Screen:
         if known:
             labels = known["labels"]
             asked = f"scores {labels[0]} to {labels[1]}" if known["scored"] else f"{len(labels)} classes"
+            asked = "triplets" if known["ordered"] else asked
             self.say(f"        {known['task']}, {asked}; rows: {rows}")
         self._ledger(report.get("ledger") or {})
         told = ", ".join(number(report[f"{kind}s"], kind) for kind in ("error", "warning", "note"))

@@ -1,7 +1,8 @@
 """Learning by comparing: texts of one class are brought together and others apart, in pairs, triplets or whole batches.
 
 With few labels there are many more pairs than texts, and a comparison teaches the encoder what a class label alone does
-not. All compare embeddings of unit length, z; the head is read off the encoder again before each validation.
+not. All compare embeddings of unit length, z; the head is read off the encoder again before each validation. Where the
+data says itself which texts are alike, in pairs or triplets, these are compared.
 """
 
 from __future__ import annotations
@@ -63,9 +64,22 @@ class Contrastive(GradientMethod, abstract=True):
         """One epoch's batches of rows, given the class of each row, (n,)."""
         return batches_of_classes(classes, self.batch_size, _TOGETHER, generator)
 
+    def told(self, z: Tensor, alike: Tensor) -> Tensor:
+        """The loss of rows that say themselves what is alike: embeddings (rows, texts, dim) to a scalar.
+
+        Args:
+            z: of unit length; of a pair two texts, of a triplet the anchor, the nearer and the farther one.
+            alike: how alike pairs are, from 0 to 1: (rows,).
+        """
+        raise NotImplementedError
+
+    def learned(self, alike: np.ndarray) -> np.ndarray:
+        """Which rows that are so much alike, (n,), are learned from: (n,) bool."""
+        return np.ones(len(alike), dtype=bool)
+
     def objective(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Objective:
         """The comparison, and the cross-entropy where it has a weight."""
-        return _Comparison(self, model, train, weights)
+        return (_Comparison if train.together == 1 else _Told)(self, model, train, weights)
 
 
 class _Comparison(Objective):
@@ -95,11 +109,30 @@ class _Comparison(Objective):
             read_anew(self.model, self.train, embed)
 
 
+class _Told(Objective):
+    """Of pairs and triplets that the data gives."""
+
+    whole = True
+    method: Contrastive
+
+    def _places(self, seed: tuple[int, ...]) -> np.ndarray | None:
+        rows = self.method.learned(np.asarray(self.train.targets[:: self.train.together]))
+        return np.flatnonzero(np.repeat(rows, self.train.together))
+
+    def loss(self, batch: Batch) -> Tensor:
+        z = F.normalize(self._embeddings(batch).float(), dim=-1)
+        rows = z.unflatten(0, (-1, self.train.together))  # (rows, texts, dim)
+        return self.method.told(rows, batch.targets[:: self.train.together]) + self.penalty()
+
+
 class Siamese(Contrastive):
     """Learn from pairs of texts whether they are of one class: as SetFit does, with pairs that do not explode.
 
-    An epoch is `pairs` pairs for each text, all different, half of one class and half of two.
+    An epoch is `pairs` pairs for each text, all different, half of one class and half of two; or the pairs that the
+    data gives, of which scores are shares between 0 and 1, or both pairs of each triplet.
     """
+
+    compares: ClassVar[frozenset[str]] = frozenset({"scores", "classes", "triplets"})
 
     paper: ClassVar[str] = "SetFit, Tunstall et al. 2022, section 3; contrastive: Hadsell, Chopra & LeCun 2006, eq. 4"
 
@@ -113,8 +146,16 @@ class Siamese(Contrastive):
 
     def compared(self, z: Tensor, targets: Tensor) -> Tensor:
         """Rows 0 and 1 are a pair, rows 2 and 3, and so on."""
-        one, other = z[0::2], z[1::2]
-        same = (targets[0::2] == targets[1::2]).float()
+        return self._of_pairs(z[0::2], z[1::2], (targets[0::2] == targets[1::2]).float())
+
+    def told(self, z: Tensor, alike: Tensor) -> Tensor:
+        """Of a triplet the nearer text is as the anchor, the farther one is not."""
+        if z.shape[1] == 2:
+            return self._of_pairs(z[:, 0], z[:, 1], alike)
+        nearer, farther = (self._of_pairs(z[:, 0], z[:, i], torch.full_like(alike, 2.0 - i)) for i in (1, 2))
+        return (nearer + farther) / 2
+
+    def _of_pairs(self, one: Tensor, other: Tensor, same: Tensor) -> Tensor:
         if self.loss == "cosine":
             return ((one * other).sum(dim=-1) - same).square().mean()
         apart = _length(one - other)
@@ -130,8 +171,11 @@ class Siamese(Contrastive):
 class Triplet(Contrastive):
     """Learn that a text is nearer to one of its class than to one of another, on the pairs that are hard in a batch.
 
-    d = ||z1 - z2|| is the distance; a batch holds four texts of each of its classes.
+    d = ||z1 - z2|| is the distance; a batch holds four texts of each of its classes. Triplets that the data gives are
+    taken as they are.
     """
+
+    compares: ClassVar[frozenset[str]] = frozenset({"triplets"})
 
     paper: ClassVar[str] = (
         "FaceNet, Schroff et al. 2015, eq. 3; triplet network: Hoffer & Ailon 2015; batch-hard: Hermans et al. 2017, "
@@ -152,7 +196,13 @@ class Triplet(Contrastive):
         anchor, positive, negative = mined(z.detach(), targets, self.mining)
         if not len(anchor):
             return z.sum() * 0
-        a, p, n = z[anchor], z[positive], z[negative]
+        return self._of_triplets(z[anchor], z[positive], z[negative])
+
+    def told(self, z: Tensor, alike: Tensor) -> Tensor:
+        """The mean over the triplets, none of them mined."""
+        return self._of_triplets(*z.unbind(dim=1))
+
+    def _of_triplets(self, a: Tensor, p: Tensor, n: Tensor) -> Tensor:
         if self.loss == "ranking":
             return F.relu((a * n).sum(dim=-1) - (a * p).sum(dim=-1) + self.margin).mean()
         difference = _length(a - p) - _length(a - n)
@@ -163,8 +213,11 @@ class MultipleNegatives(Contrastive):
     """Learn to find, among all texts of a batch, the one that is of the same class.
 
     Of pairs (a_i, b_i), each of one class: -log(exp(s a_i b_i) / sum_j exp(s a_i b_j)), the sum over b_i itself and the
-    b_j of other classes.
+    b_j of other classes. Of pairs that the data gives, those that are alike, the sum is over all b_j of the batch; of
+    triplets over their farther texts, too.
     """
+
+    compares: ClassVar[frozenset[str]] = frozenset({"classes", "triplets"})
 
     paper: ClassVar[str] = "Efficient Natural Language Response Suggestion, Henderson et al. 2017, section 4.4"
 
@@ -178,9 +231,21 @@ class MultipleNegatives(Contrastive):
         scores = self.scale * z[0::2] @ z[1::2].T  # (pairs, pairs)
         kin = targets[0::2].unsqueeze(1) == targets[1::2]
         scores = scores.masked_fill(kin & ~torch.eye(len(scores), dtype=torch.bool, device=z.device), -math.inf)
-        right = torch.arange(len(scores), device=z.device)
+        return self._found(scores)
+
+    def told(self, z: Tensor, alike: Tensor) -> Tensor:
+        """Among the second texts of all rows, and the third."""
+        return self._found(self.scale * z[:, 0] @ z[:, 1:].transpose(0, 1).flatten(0, 1).T)  # (rows, other texts)
+
+    def learned(self, alike: np.ndarray) -> np.ndarray:
+        """Pairs that are alike; every triplet."""
+        return alike == 1
+
+    def _found(self, scores: Tensor) -> Tensor:
+        """That text i is found by row i, of scores (rows, texts), and the row by the text."""
+        right = torch.arange(len(scores), device=scores.device)
         there = F.cross_entropy(scores, right)
-        return (there + F.cross_entropy(scores.T, right)) / 2 if self.symmetric else there
+        return (there + F.cross_entropy(scores[:, : len(scores)].T, right)) / 2 if self.symmetric else there
 
     def drawn(self, classes: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
         """Batches of pairs of one class; rows without a partner are left out."""

@@ -11,6 +11,8 @@ METRICS = {
     "pearson": ("Pearson's correlation", False),
     "average_precision": ("average precision", True),
     "accuracy": ("accuracy", True),
+    "recall_at_1": ("recall at 1", True),
+    "recall_at_10": ("recall at 10", True),
     "f1": ("F1", True),
     "macro_f1": ("macro F1", True),
     "micro_f1": ("micro F1", True),
@@ -65,7 +67,8 @@ def data_name(data: Any) -> str | None:
 
 def task(data: Mapping[str, Any]) -> str:
     """The task, as run.json's data section says it."""
-    return f"{data.get('task')}{', several labels a text' if data.get('multi_label') else ''}"
+    more = ", several labels a text" if data.get("multi_label") else ", triplets" if data.get("texts") == 3 else ""
+    return f"{data.get('task')}{more}"
 
 
 def said(value: Any) -> str | None:

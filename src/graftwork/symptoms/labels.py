@@ -59,7 +59,7 @@ def _no_label_applies(say: Kind, case: Case) -> Iterator[Finding]:
 @symptom("one-class", "error", "All train rows have the same label: there is nothing to learn.")
 def _one_class(say: Kind, case: Case) -> Iterator[Finding]:
     names = [name for name in case.train.counts if name]
-    if len(names) == 1 and not (case.data.task == "tagging" and names != ["O"]):
+    if len(names) == 1 and not case.data.ordered and not (case.data.task == "tagging" and names != ["O"]):
         fix = "Add rows of other classes, or say which column is the label: --label NAME."
         yield say(f"Every row of train is {names[0]!r}.", where="train", fix=fix)
 
@@ -150,8 +150,8 @@ def _swapped_columns(say: Kind, case: Case) -> Iterator[Finding]:
 
 
 def _has_classes(case: Case) -> bool:
-    """Whether rows are of classes; pairs of texts may have scores."""
-    return case.has_classes and not case.data.scored
+    """Whether rows are of classes; pairs of texts may have scores, and triplets their order."""
+    return case.has_classes and not case.data.scored and not case.data.ordered
 
 
 @symptom("unknown-test-label", "error", "Labels of test never occur in train or validation: no model can predict them.")

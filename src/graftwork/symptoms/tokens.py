@@ -27,7 +27,7 @@ def _truncation(say: Kind, case: Case) -> Iterator[Finding]:
         for name, split in case.labelled.items():
             lengths, limit = case.tokens[name][0], case.text.max_length
             excess = np.maximum(lengths - limit, 0)
-            if split.pairs:  # only together too long: each text is read by itself
+            if split.compares:  # only together too long: each text is read by itself
                 for row in np.flatnonzero(excess):
                     excess[row] = np.maximum(case.text.lengths(split.inputs([int(row)])[0]) - limit, 0).sum()
             mask = excess > 0
@@ -75,7 +75,7 @@ def _unread(split: Split, mask: np.ndarray, text: Text) -> str:
         for piece, (start, end), word in zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True):
             if piece == text.unknown_id and word is not None:
                 part = given if isinstance(given, str) else given[word]
-                counts[part[start:end] if isinstance(given, str) or split.pairs else part] += 1
+                counts[part[start:end] if isinstance(given, str) or split.compares else part] += 1
     return some([word for word, _ in counts.most_common(5)])
 
 

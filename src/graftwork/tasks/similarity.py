@@ -20,7 +20,37 @@ if TYPE_CHECKING:
     from graftwork.modalities.text import Text
 
 
-class Similarity(Task):
+class Comparing(Task, abstract=True):
+    """What the tasks that compare have in common: a row is several texts, and what is said of each is its embedding."""
+
+    head: ClassVar[str | None] = "embedding"
+    texts: ClassVar[int]
+    """How many a row is."""
+    wanted: ClassVar[str]
+    """What is read, for the message to those who give something else."""
+
+    def inputs(self, given: Sequence[Any]) -> list[Any]:
+        """Rows of texts."""
+        if any(not isinstance(row, (list, tuple)) or list(map(type, row)) != [str] * self.texts for row in given):
+            raise InputError(f"{self.wanted}. Give each as a list of {('two', 'three')[self.texts - 2]}.")
+        return list(given)
+
+    def windows(self, modality: Text, inputs: Sequence[Any], labels: Sequence[Any] | None) -> Iterator[Window]:
+        """A window a text, a row's after one another; what exceeds the model's length is cut off each."""
+        targets = self.targets(labels) if labels is not None else np.zeros(len(inputs), dtype=np.float32)
+        encodings = iter(modality.encodings([text for row in inputs for text in row]))
+        for i, target in enumerate(targets):
+            for _ in range(self.texts):
+                whole = next(encodings)
+                ids = modality.cut(whole)
+                yield Window(ids, np.asarray(target), i, lost=len(whole.ids) - len(ids))
+
+    def gather(self, logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The embedding (dim,), and what is asked of the row (1,): joined, a row is (texts dim,) and (texts,)."""
+        return logits, np.reshape(target, 1)
+
+
+class Similarity(Comparing):
     """How alike are two texts, as a score; or are they alike or not.
 
     A pair is two windows after one another, and what the network says of each is its embedding. A cosine c is read as
@@ -29,7 +59,8 @@ class Similarity(Task):
     """
 
     paper: ClassVar[str] = "Sentence-BERT, Reimers & Gurevych 2019, section 3; Hadsell, Chopra & LeCun 2006, eq. 4"
-    head: ClassVar[str | None] = "embedding"
+    texts: ClassVar[int] = 2
+    wanted: ClassVar[str] = "A similarity model reads pairs of texts"
 
     scored: bool = True
     """Whether pairs have a score, from the lower to the higher of `labels`; or are of two classes, `labels` being what
@@ -51,22 +82,6 @@ class Similarity(Task):
     def decides(self) -> bool:
         """What a cosine means is fitted."""
         return True
-
-    def inputs(self, given: Sequence[Any]) -> list[Any]:
-        """Pairs of texts."""
-        if any(not isinstance(each, (list, tuple)) or list(map(type, each)) != [str, str] for each in given):
-            raise InputError("A similarity model reads pairs of texts. Give each as a list of two.")
-        return list(given)
-
-    def windows(self, modality: Text, inputs: Sequence[Any], labels: Sequence[Any] | None) -> Iterator[Window]:
-        """Two windows a pair, the first text's and the second's; what exceeds the model's length is cut off each."""
-        targets = self.targets(labels) if labels is not None else np.zeros(len(inputs), dtype=np.float32)
-        encodings = iter(modality.encodings([text for pair in inputs for text in pair]))
-        for i, target in enumerate(targets):
-            for _ in range(2):
-                whole = next(encodings)
-                ids = modality.cut(whole)
-                yield Window(ids, np.asarray(target), i, lost=len(whole.ids) - len(ids))
 
     def targets(self, labels: Sequence[Any]) -> np.ndarray:
         """(n,) float32: shares of the scale, 0 its lower end and 1 its upper; or 0 for different and 1 for similar."""
@@ -104,10 +119,6 @@ class Similarity(Task):
         return (targets * distance.square() + (1 - targets) * apart.square()) / 2
 
     # --- answers ---
-
-    def gather(self, logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The embedding (dim,), and what is asked of the pair (1,): joined, a pair is (2 dim,) and (2,)."""
-        return logits, np.reshape(target, 1)
 
     def cosines(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
         """Pairs of embeddings of unit length, (2 dim,) each, to cosines in [-1, 1]: (n,)."""
