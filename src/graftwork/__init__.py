@@ -23,6 +23,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "export",
     "fit",
     "predict",
     "rank",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from graftwork.compare import Comparison, compare
     from graftwork.data import Data
     from graftwork.evaluate import evaluate
+    from graftwork.export import export
     from graftwork.fit import fit, predict, resume
     from graftwork.hardware import Hardware
     from graftwork.model import TransferModel
