@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -39,10 +40,14 @@ def run(sources, tiny, tmp_path_factory):
         if kind not in made:
             out = tmp_path_factory.mktemp("export") / kind
             data = pairs(tmp_path_factory.mktemp("pairs")) if kind == "similarity" else sources[kind]
-            method = {"full-fine-tuning": {"lr": 3e-3, "modifiers": ["threshold-moving"] * (kind == "classification")}}
             made[kind] = fit(
-                data, model=tiny, method=method, budget="12steps", coverage=0.8, out=out, hardware={"device": "cpu"}
-            )
+                data, model=tiny, method={"full-fine-tuning": {"lr": 3e-3}}, budget="12steps", coverage=0.8, out=out,
+                hardware={"device": "cpu"},
+            )  # fmt: skip
+            if kind == "classification":
+                model = TransferModel.load(out / "model")
+                model.decision = dataclasses.replace(model.decision, offsets=(0.3, -0.2, 0.1))  # as thresholds move
+                model.save(out / "model")
         return made[kind]
 
     return get
@@ -51,9 +56,9 @@ def run(sources, tiny, tmp_path_factory):
 def pairs(folder: Path) -> Path:
     """Texts beside another of their class, or of another class."""
     for split, rows in learnable("classification").items():
-        lines = ["one,other,score"]
+        lines = ["sentence1,sentence2,score"]
         for i, row in enumerate(rows):
-            other = rows[(i * 7 + 3) % len(rows)]
+            other = rows[(i * i + 1) % len(rows)]
             lines.append(
                 f'"{row["text"]}","{other["text"]}",{4.5 if other["label"] == row["label"] else 0.5 + i % 3 / 4}'
             )
@@ -250,10 +255,10 @@ def told(**changes):
 
 
 def one_weight(name, array):
-    if "layer.1.attention" in name and array.ndim == 2:
-        array[0, 0] += 5
-        return array
-    return None
+    if not name.endswith("layer.1.output.dense.bias"):
+        return None
+    array[0] += 1
+    return array
 
 
 def no_head(name, array):

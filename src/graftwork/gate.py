@@ -107,7 +107,7 @@ def _differs(agree: list[bool], largest: float) -> list[str]:
 def _loses(agree: list[bool], score: dict[str, float]) -> list[str]:
     rows, differ = len(agree), agree.count(False)
     allowed = max(1, int((1 - LEAST_AGREEMENT) * rows))
-    lost, bearable = score["model"] - score["exported"], max(LARGEST_LOSS, 1 / rows)
+    lost, bearable = round(score["model"] - score["exported"], 4), max(LARGEST_LOSS, 1 / rows)
     found = [f"{differ} of {rows} answers differ, and of 8 bits {allowed} are allowed."] * (differ > allowed)
     if not lost <= bearable:
         found.append(f"8 bits lose {lost:.3f} of the score, and {bearable:.3g} is allowed.")
