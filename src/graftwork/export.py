@@ -7,6 +7,7 @@ taken for finished.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,6 +63,7 @@ def export(
     quantized: bool = False,
     out: str | Path | None = None,
     force: bool = False,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Export:
     """Write a fitted model as a folder that needs little to run, and prove that it answers as the run does.
 
@@ -75,6 +77,7 @@ def export(
             hundred differ.
         out: the folder; by default exports/RUN-FORMAT.
         force: whether an earlier export there may be replaced.
+        on_event: is told what is done now.
 
     Raises:
         InputError: something given cannot be used, or this model cannot be written so.
@@ -93,11 +96,13 @@ def export(
     model = TransferModel.load(run.path / "model")
     script = _script(model.task) if to == "onnx" else None
     with atomic_folder(folder) as beside:
+        _tell(on_event, f"Writing {'model.onnx, with weights of 8 bits' if quantized else f'it as {to}'}.")
         if script:
             _write_standalone(model, beside, script, quantized=quantized)
         else:
             model.save(beside)
         model = TransferModel.load(run.path / "model")  # an exporter may have touched the one it was given
+        _tell(on_event, f"Asking it and the run's model about {len(inputs):,} validation rows.")
         written = partial(Standalone if script else Saved, beside)
         gate = gated(model, written, inputs, labels, exact=not quantized)
         if gate.faults:
@@ -108,6 +113,11 @@ def export(
         report = {"graftwork_export": 1, "run": run.name} | done.as_dict()
         (beside / _REPORT).write_text(as_json(report, indent=1), encoding="utf-8")
     return done
+
+
+def _tell(on_event: Callable[[dict[str, Any]], None] | None, message: str) -> None:
+    if on_event:
+        on_event({"event": "note", "message": message})
 
 
 # --- what is refused, and the rows ---

@@ -467,7 +467,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     beside, aside = (path.with_name(f".{path.name}.{os.getpid()}.{part}") for part in ("new", "old"))
     try:
         with plain_disk_errors(path):
-            beside.mkdir(parents=True)
+            _make(beside)
             yield beside
             for file in beside.rglob("*"):
                 if file.is_file():
@@ -477,13 +477,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 os.replace(path, aside)
             os.replace(beside, path)
             _sync_folder(path.parent)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise InputError(f"Cannot write to '{path}': {error.strerror}. Choose another folder.") from None
     finally:
         if aside.exists() and not path.exists():
             os.replace(aside, path)
         for rest in (beside, aside):
             shutil.rmtree(rest, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(f"Cannot write to '{folder.parent}': {error.strerror}. Choose another folder.") from None
 
 
 @contextmanager

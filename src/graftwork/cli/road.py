@@ -318,7 +318,8 @@ def export(
     from graftwork.export import ExportFailed, export
 
     try:
-        done = export(opened, to, quantized=quantized, out=out, force=force)  # type: ignore[arg-type]
+        with screen.progress() as meter:
+            done = export(opened, to, quantized=quantized, out=out, force=force, on_event=meter)  # type: ignore[arg-type]
     except ExportFailed as failed:
         screen.complain(str(failed))
         screen.answer(error=str(failed), exit=FAILED, run=opened.path, gate=failed.gate and vars(failed.gate))
