@@ -38,6 +38,7 @@ VERBS = (
     "resume",
     "evaluate",
     "predict",
+    "export",
     "runs",
     "report",
     "pretrain",

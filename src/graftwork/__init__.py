@@ -23,6 +23,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "export",
     "fill",
     "fit",
     "generate",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from graftwork.compare import Comparison, compare
     from graftwork.data import Data
     from graftwork.evaluate import evaluate
+    from graftwork.export import export
     from graftwork.fill import fill
     from graftwork.fit import fit, predict
     from graftwork.generate import generate

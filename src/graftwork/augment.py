@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from graftwork.data import SPLITS, Data, Split
 from graftwork.hardware import Hardware
 from graftwork.model import TransferModel
 from graftwork.roles import LABEL_NAMES, TAGS_NAMES, TEXT_NAMES, WORDS_NAMES
-from graftwork.run import Run, as_json, atomic_path, plain_disk_errors
+from graftwork.run import Run, as_json, atomic_folder
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -135,21 +134,8 @@ class Augmented:
         """
         folder = Path(folder).expanduser()
         refuse(folder, force=force)
-        beside, aside = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("new", "old"))
-        try:
-            with plain_disk_errors(folder):
-                beside.mkdir(parents=True)
-                self._write(beside)
-                if folder.exists():
-                    os.replace(folder, aside)
-                os.replace(beside, folder)
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise InputError(f"Cannot write to '{folder}': {error.strerror}. Choose another folder.") from None
-        finally:
-            if aside.exists() and not folder.exists():
-                os.replace(aside, folder)
-            for rest in (beside, aside):
-                shutil.rmtree(rest, ignore_errors=True)
+        with atomic_folder(folder) as beside:
+            self._write(beside)
         return replace(self, out=folder)
 
     def _write(self, folder: Path) -> None:
@@ -157,14 +143,13 @@ class Augmented:
         kinds = itertools.chain(itertools.repeat("", len(self.original["train"])), (row.kind for row in self.made))
         for name, split in self.data.splits.items():
             marks = kinds if name == "train" else itertools.repeat("")
-            with atomic_path(folder / f"{name}.jsonl") as beside, beside.open("w", encoding="utf-8") as file:
+            with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
                 for inputs, labels in split.batches(1024):
                     for given, answer, mark in zip(inputs, labels, marks, strict=False):
                         row = {text: given, label: answer, COLUMN: mark}
                         file.write(json.dumps(row, ensure_ascii=False) + "\n")
         about = {"graftwork_augmentation": 1, "source": self.original.source, "fingerprint": self.original.fingerprint}
-        with atomic_path(folder / MARKER) as beside:
-            beside.write_text(as_json(about | self.as_dict(), indent=1), encoding="utf-8")
+        (folder / MARKER).write_text(as_json(about | self.as_dict(), indent=1), encoding="utf-8")
 
 
 def augment(

@@ -137,7 +137,7 @@ class TransferModel(nn.Module):
             return pool(hidden, mask, self.pooling)
         place = self.modality.place
         at = mask.sum(dim=1) + place if place < 0 else torch.full_like(mask[:, 0], place)
-        return hidden[torch.arange(len(hidden), device=hidden.device), at]
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), at]  # len() would fix the batch in a graph
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits: (batch, classes), or (batch, length, tags)."""

@@ -457,6 +457,43 @@ def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 @contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to build in; at the end it takes `path`'s place, or is removed and what was there stays.
+
+    Raises:
+        InputError: the place cannot be written to.
+        DiskFullError: the disk is full.
+    """
+    beside, aside = (path.with_name(f".{path.name}.{os.getpid()}.{part}") for part in ("new", "old"))
+    try:
+        with plain_disk_errors(path):
+            _make(beside)
+            yield beside
+            for file in beside.rglob("*"):
+                if file.is_file():
+                    with file.open("rb+") as written:
+                        os.fsync(written.fileno())
+            if path.exists():
+                os.replace(path, aside)
+            os.replace(beside, path)
+            _sync_folder(path.parent)
+    finally:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        for rest in (beside, aside):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(f"Cannot write to '{folder.parent}': {error.strerror}. Choose another folder.") from None
+
+
+@contextmanager
 def plain_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns "no space left on device" into a sentence that says where and what to do."""
     try:

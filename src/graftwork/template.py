@@ -55,6 +55,10 @@ class Template:
         """What stands before the text; `mask` is what the model knows as one."""
         return self.text.partition(TEXT)[0].replace(MASK, mask)
 
+    def after(self, mask: str) -> str:
+        """What stands after the text; `mask` is what the model knows as one."""
+        return self.text.partition(TEXT)[2].replace(MASK, mask)
+
     def around(self, given: str, mask: str) -> str:
         """The template with a text in it; `mask` is what the model knows as one."""
-        return self.before(mask) + given + self.text.partition(TEXT)[2].replace(MASK, mask)
+        return self.before(mask) + given + self.after(mask)

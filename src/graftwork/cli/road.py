@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graftwork.cli import options as typed
-from graftwork.cli.app import DONE, WRONG_INPUT, screen_of, verb
+from graftwork.cli.app import DONE, FAILED, WRONG_INPUT, screen_of, verb
 from graftwork.cli.language import show_pretrained
 
 if TYPE_CHECKING:
@@ -301,6 +301,36 @@ def search(
             screen.say(f"{hit.score:7.3f}  {hit.text}")
     told = [{"query": text, "hits": [vars(hit) for hit in hits]} for text, hits in zip(asked, found, strict=True)]
     screen.answer(run=opened.path, queries=told)
+
+
+@verb(
+    json="run, path, to, quantized, mb, gate {rows, agreement, largest_difference, metric, score {model, exported}, "
+    "latency {model, exported}, faults}"
+)
+def export(
+    run: typed.Folder,
+    to: Annotated[str, typer.Option("--to", help="onnx or safetensors.")] = "onnx",
+    quantized: Annotated[bool, typer.Option("--quantized", help="Weights of 8 bits: smaller and faster.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder; by default exports/RUN-FORMAT.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+    as_json: typed.Json = False,
+) -> None:
+    """Write a fitted model as a folder to deploy, and prove that it answers as the run does; exit code 1 if not."""
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    opened = Run.open(run)
+    from graftwork.export import ExportFailed, export
+
+    try:
+        with screen.progress() as meter:
+            done = export(opened, to, quantized=quantized, out=out, force=force, on_event=meter)  # type: ignore[arg-type]
+    except ExportFailed as failed:
+        screen.complain(str(failed))
+        screen.answer(error=str(failed), exit=FAILED, run=opened.path, gate=failed.gate and vars(failed.gate))
+        raise typer.Exit(FAILED) from None
+    screen.exported(done.as_dict())
+    screen.answer(run=opened.path, **done.as_dict())
 
 
 @verb(json="run, state, report, metrics, cost, happened, findings, text, prediction")

@@ -135,6 +135,23 @@ class Screen:
         if others:
             self.say("  then " + ", ".join(f"{name} {share:.1%}" for name, share in others))
 
+    def exported(self, told: Mapping[str, Any]) -> None:
+        """How the exported folder compares with the run's model, and where it is."""
+        gate, both = told["gate"], ("model", "exported")
+        self.table(
+            (f"{gate['rows']:,} validation rows", "run", "exported"),
+            [
+                ("same labels", "", f"{gate['agreement']:.1%}"),
+                ("largest difference of a probability", "", f"{gate['largest_difference']:.1g}"),
+                (_words(gate["metric"]), *(f"{gate['score'][of]:.4f}" for of in both)),
+                ("one text, median", *(f"{gate['latency'][of]['p50']:.1f} ms" for of in both)),
+                ("one text, 95 %", *(f"{gate['latency'][of]['p95']:.1f} ms" for of in both)),
+            ],
+        )
+        self.say(f"Exported: {told['path']} ({told['mb']} MB)", "bold green")
+        if told["to"] == "onnx":
+            self.say(f'Ask it:   python {told["path"]}/predict.py "..."')
+
     def runs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """A line a run."""
         if not rows:

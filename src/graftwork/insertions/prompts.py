@@ -51,7 +51,7 @@ class PromptVectors(nn.Module):
         positions = kwargs.get("position_ids")
         if positions is None:
             positions = first_position(encoder) + torch.arange(words.shape[1], device=words.device)[None]
-        prompt = self.vectors.to(words.dtype).expand(len(words), -1, -1)
+        prompt = self.vectors.to(words.dtype).expand(words.shape[0], -1, -1)  # len() would fix the batch in a graph
         return args, kwargs | {
             "inputs_embeds": torch.cat([prompt, words], dim=1),
             "attention_mask": F.pad(kwargs["attention_mask"], (self.length, 0), value=1),
@@ -145,7 +145,7 @@ class PrefixVectors(nn.Module):
 
     def forward(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, heads, length, dim) each, to the same with those of the prefix before them."""
-        batch = len(key)
+        batch = key.shape[0]  # len() would fix it in an exported graph
         return (
             torch.cat([self.keys.to(key.dtype).expand(batch, -1, -1, -1), key], dim=2),
             torch.cat([self.values.to(value.dtype).expand(batch, -1, -1, -1), value], dim=2),

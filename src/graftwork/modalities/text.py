@@ -119,6 +119,12 @@ class Text:
         unknown = getattr(self.tokenizer.model, "unk_token", None)
         return None if unknown is None else self.tokenizer.token_to_id(unknown)
 
+    @property
+    def stand_in(self) -> str:
+        """What is read in the place of a word that the tokenizer drops."""
+        unknown = self.unknown_id
+        return (None if unknown is None else self.tokenizer.id_to_token(unknown)) or "?"
+
     def encodings(self, inputs: Sequence[str] | Sequence[Words]) -> list[Encoding]:
         """The tokenizer's own records, uncut. A list of words keeps which word each token came from."""
         words = len(inputs) > 0 and not isinstance(inputs[0], str)
@@ -146,14 +152,14 @@ class Text:
         """
         ids = encoding.ids or [self.pad_id]  # an empty text, where no special tokens surround it
         if len(ids) > self.max_length:
-            tail = self._closing
+            tail = self.closing
             if tail >= self.max_length:
                 raise InputError(f"The template leaves no room for a text in {self.max_length} tokens. Shorten it.")
             ids = [*ids[: self.max_length - tail], *ids[len(ids) - tail :]]
         return np.array(ids, dtype=np.int32)
 
     @property
-    def _closing(self) -> int:
+    def closing(self) -> int:
         """How many tokens stand after the text: special ones, and those of a template."""
         encoding = self.encodings(["a"])[0]
         end = 1 + (len(self.template.before(self.mask_token or "")) if self.template else 0)

@@ -155,12 +155,10 @@ def _every_word_encoded(modality: Text, inputs: Sequence[list[str]]) -> list[Enc
     a word without a token would have no answer.
     """
     encodings = modality.encodings(inputs)
-    unknown = modality.unknown_id
-    stand_in = (None if unknown is None else modality.tokenizer.id_to_token(unknown)) or "?"
     for i, (words, encoding) in enumerate(zip(inputs, encodings, strict=True)):
         missing = set(range(len(words))).difference(w for w in encoding.word_ids if w is not None)
         if missing:
-            kept = [stand_in if k in missing else word for k, word in enumerate(words)]
+            kept = [modality.stand_in if k in missing else word for k, word in enumerate(words)]
             encodings[i] = modality.encodings([kept])[0]
     return encodings
 

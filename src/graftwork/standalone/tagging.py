@@ -1,0 +1,77 @@
+"""A tag for each word. Needs onnxruntime, tokenizers, numpy and the files beside this one.
+
+python predict.py "words with spaces between them", or python predict.py < texts.txt: a line of JSON for each.
+"""
+
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+folder = Path(__file__).parent
+told = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+options = onnxruntime.SessionOptions()
+options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait leave the cores to others
+session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+
+def encoding(words):
+    """The tokenizer's record, in which every word has a token: one that it drops is read as unknown."""
+    found = tokenizer.encode(words, is_pretokenized=True)
+    missing = set(range(len(words))).difference(found.word_ids)
+    if not missing:
+        return found
+    kept = [told["stand_in"] if k in missing else word for k, word in enumerate(words)]
+    return tokenizer.encode(kept, is_pretokenized=True)
+
+
+def windows(words):
+    """(token ids, places): the places of the words asked there. What is too long is read in overlapping windows.
+
+    A word is asked where it stands farther from a cut edge.
+    """
+    found = encoding(words)
+    special = np.array(found.special_tokens_mask, dtype=bool)
+    of_word = np.array([-1 if word is None else word for word in found.word_ids], dtype=int)
+    first = np.concatenate([[True], of_word[1:] != of_word[:-1]])[: len(of_word)] & (of_word >= 0) & ~special
+    ids = np.array(found.ids, dtype=int)
+    if len(ids) <= told["max_length"]:
+        return [(ids.tolist(), np.flatnonzero(first))]
+    inner = np.flatnonzero(~special)
+    head, body, tail = ids[: inner[0]], ids[inner], ids[inner[-1] + 1 :]
+    asked, room = np.flatnonzero(first[inner]), told["max_length"] - len(head) - len(tail)
+    starts = [*range(0, len(body) - room, room - room // 4), len(body) - room]
+    seams = [0, *((one + room + other) // 2 for one, other in pairwise(starts)), len(body)]
+    cut = []
+    for at, (low, high) in zip(starts, pairwise(seams), strict=True):
+        part = np.concatenate([head, body[at : at + room], tail]).tolist()
+        cut.append((part, asked[(asked >= low) & (asked < high)] - at + len(head)))
+    return cut
+
+
+def outputs(words):
+    """Raw outputs of each word, (words, tags)."""
+    found = []
+    for part, places in windows(words):
+        ids = np.array([part], dtype=np.int64)
+        found.append(np.array(session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0])[0, places])
+    return np.concatenate(found)
+
+
+def answer(found):
+    """Raw outputs in names; a text is as sure as its least certain word."""
+    scaled = np.asarray(found, dtype=np.float64) / told["temperature"]
+    p = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    sure = float((p.max(axis=1) / p.sum(axis=1)).min()) if len(p) else 1.0
+    tags = [told["labels"][k] for k in scaled.argmax(axis=1)] if len(p) else []
+    return {"label": tags, "confidence": sure, "unsure": sure < told["sure_from"], "probabilities": None}
+
+
+if __name__ == "__main__":
+    for text in sys.argv[1:] or sys.stdin.read().splitlines():
+        print(json.dumps({"text": text, **answer(outputs(text.split()))}, ensure_ascii=False))
