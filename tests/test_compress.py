@@ -31,7 +31,7 @@ from graftwork.run import Run
 from graftwork.shapes import packed, unpacked
 
 STEPS = [
-    Vocabulary(), Layers(keep=2), Heads(), FFN(), FactorisedEmbedding(rank=8), Half(), Half(precision="bf16"), Int8(),
+    Vocabulary(common=0), Layers(keep=2), Heads(), FFN(), FactorisedEmbedding(rank=8), Half(), Half(precision="bf16"), Int8(),
 ]  # fmt: skip
 
 
@@ -234,7 +234,7 @@ def pruned(tiny: Path) -> Any:
     data = Data.load({"train": rows, "validation": rows})
     model = TransferModel.pretrained(tiny, Classification(labels=data.labels)).eval()
     train = tokenised(data, "train", model.task, model.modality)
-    smaller = Vocabulary().apply(model, train)
+    smaller = Vocabulary(common=0).apply(model, train)
     lost = set(model.modality.tokenizer.get_vocab()) - set(smaller.modality.tokenizer.get_vocab())
     assert lost
     return model, smaller, [word for text in words.values() for word in text.split()] + ["x", "q", "."]
@@ -250,7 +250,7 @@ def test_special_pieces_have_their_new_numbers_everywhere(pruned: Any):
 
 
 def test_what_validation_lacks_is_told(at_hand: Any, tmp_path: Path):
-    step = Vocabulary()
+    step = Vocabulary(common=0)
     smaller = step.apply(at_hand.model, at_hand.train)
     notes = step.notes(at_hand.model, smaller, at_hand.validation)
     known = smaller.modality.tokenizer.get_vocab()
@@ -311,7 +311,7 @@ def test_plain_transformers_reads_what_the_config_can_tell(at_hand: Any, tmp_pat
     from transformers import AutoModel
 
     model = at_hand.model
-    for step in (Vocabulary(), Layers(keep=2), FFN(), Half()):
+    for step in (Vocabulary(common=0), Layers(keep=2), FFN(), Half()):
         model = step.apply(model, _reads(at_hand, model))
     model.save(tmp_path)
     plain = AutoModel.from_pretrained(tmp_path, dtype=torch.float32, add_pooling_layer=False).eval()

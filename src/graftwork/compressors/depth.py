@@ -28,8 +28,8 @@ class Layers(Compressor):
 
     keep: int = Field(default=3, ge=1)
     """How many blocks stay."""
-    which: Literal["lowest", "spread"] = "lowest"
-    """The lowest, or evenly spaced ones, the lowest and the topmost among them."""
+    which: Literal["spread", "lowest"] = "spread"
+    """Evenly spaced ones, the lowest and the topmost among them, or the lowest."""
 
     def unsuited(self, model: TransferModel) -> str | None:
         """One list of blocks, more of them than are to stay, and a head that does not read them all."""

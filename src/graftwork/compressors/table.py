@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Vocabulary(Compressor):
-    """Keep the pieces that train uses, and all short ones: on texts of kept pieces the outputs are the same bits.
+    """Keep the pieces of train, common and short ones: on texts of kept pieces the outputs are the same bits.
 
     Every single character stays, so that other texts can still be spelled, in more and shorter pieces.
     """
@@ -35,6 +35,8 @@ class Vocabulary(Compressor):
 
     short: int = Field(default=1, ge=1)
     """Pieces of at most so many characters stay, whether train uses them or not."""
+    common: int = Field(default=4000, ge=0)
+    """So many of the first longer pieces stay as well: the vocabularies of BERT are listed by frequency."""
 
     def unsuited(self, model: TransferModel) -> str | None:
         """A WordPiece tokenizer, a plain table, and nothing else that reads pieces by number."""
@@ -58,10 +60,12 @@ class Vocabulary(Compressor):
         used = set(np.unique(train.ids).tolist()) | {model.modality.pad_id}
         prefix = described["model"]["continuing_subword_prefix"]
         single = {piece for piece in pieces if len(piece.removeprefix(prefix)) == 1}
+        longer = [p for p in pieces if len(p.removeprefix(prefix)) > 1 and not p.startswith("[")]  # nor "[unused7]"
+        common = set(sorted(longer, key=lambda piece: pieces[piece])[: self.common])
         kept = {
             piece: place
             for piece, place in pieces.items()
-            if place in used or piece in special or _stays(piece, prefix, single, self.short)
+            if place in used or piece in common or piece in special or _stays(piece, prefix, single, self.short)
         }
         old = np.array(sorted(kept.values()))
         new = {int(place): number for number, place in enumerate(old)}
