@@ -50,8 +50,8 @@ def findings() -> str:
 
 def methods() -> str:
     """Every method with its fields; then what a method can be given: heads, modifiers, schedules, optimizers."""
-    import graftwork.methods  # noqa: F401  puts them on their shelf
     import graftwork.compressors
+    import graftwork.methods  # noqa: F401  puts them on their shelf
     from graftwork.compressor import Compressor
     from graftwork.head import Head
     from graftwork.method import GradientMethod, Method

@@ -31,8 +31,15 @@ from graftwork.run import Run
 from graftwork.shapes import packed, unpacked
 
 STEPS = [
-    Vocabulary(common=0), Layers(keep=2), Heads(), FFN(), FactorisedEmbedding(rank=8), Half(), Half(precision="bf16"), Int8(),
-]  # fmt: skip
+    Vocabulary(common=0),
+    Layers(keep=2),
+    Heads(),
+    FFN(),
+    FactorisedEmbedding(rank=8),
+    Half(),
+    Half(precision="bf16"),
+    Int8(),
+]
 
 
 @pytest.fixture
