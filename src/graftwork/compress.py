@@ -148,6 +148,7 @@ class _Compressing:
         self.data = _data_of(run)
         self.recipe = recipe_of(run.asked["method"])
         self.model = TransferModel.load(run.path / "model").to(hardware.torch_device())
+        steps[0].require_suited(self.model)  # the others are asked when their turn has come
         training = sum(_trains(step) for step in steps)
         if budget and not training:
             raise InputError(f"None of the steps is followed by training, so leave the budget out: {_titles(steps)}.")

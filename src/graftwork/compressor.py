@@ -39,6 +39,15 @@ class Compressor(Choice):
         """The sentence that says why this model cannot be compressed so; None where it can."""
         return None
 
+    def require_suited(self, model: TransferModel) -> None:
+        """Refuse a model that cannot be compressed so.
+
+        Raises:
+            InputError: with the reason.
+        """
+        if why := _of_any(self, model) or self.unsuited(model):
+            raise InputError(why)
+
     def apply(self, model: TransferModel, train: Examples) -> TransferModel:
         """A smaller model; the one given stays as it is.
 
@@ -49,8 +58,7 @@ class Compressor(Choice):
         Raises:
             InputError: this model cannot be compressed so.
         """
-        if why := _of_any(self, model) or self.unsuited(model):
-            raise InputError(why)
+        self.require_suited(model)
         smaller = copy.deepcopy(model).eval()
         self.change(smaller, train)
         return smaller
