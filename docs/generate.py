@@ -50,7 +50,9 @@ def findings() -> str:
 
 def methods() -> str:
     """Every method with its fields; then what a method can be given: heads, modifiers, schedules, optimizers."""
+    import graftwork.compressors
     import graftwork.methods  # noqa: F401  puts them on their shelf
+    from graftwork.compressor import Compressor
     from graftwork.head import Head
     from graftwork.method import GradientMethod, Method
     from graftwork.modifier import Modifier
@@ -80,6 +82,9 @@ def methods() -> str:
             "# Optimizers",
             "`--set optimizer=NAME`. The default rates suit AdamW.",
             *shelf_of(Optimizer),
+            "# Compressors",
+            '`graft compress RUN --steps "NAME=VALUE, NAME"`, see [compression](compress.md).',
+            *shelf_of(Compressor),
         ]
     )
 

@@ -22,6 +22,7 @@ __all__ = [
     "augment",
     "check",
     "compare",
+    "compress",
     "evaluate",
     "export",
     "fill",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from graftwork.check import check
     from graftwork.choice import InputError
     from graftwork.compare import Comparison, compare
+    from graftwork.compress import compress
     from graftwork.data import Data
     from graftwork.evaluate import evaluate
     from graftwork.export import export

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from graftwork.insertion import Insertion, inserted_weights
 from graftwork.layers import RunAbove, block_count, stacks
 from graftwork.modalities.text import Text
 from graftwork.models import load_network, quiet
+from graftwork.shapes import Storage, anatomy, packed, reshape, unpacked
 from graftwork.task import Decision, Prediction, Task, Window
 from graftwork.template import Template
 
@@ -81,6 +83,7 @@ class TransferModel(nn.Module):
         self.head.meet(self)
         self.insertions: list[Insertion] = []
         self.decision = decision or Decision()
+        self.storage: Storage = "fp32"  # what the encoder's weights were rounded to, and are stored in
         for _, blocks in stacks(encoder):
             blocks[0].register_forward_pre_hook(_enter_in_half, with_kwargs=True)
         self.above: RunAbove | None = None  # set while the frozen prefix is read from disk, see `features`
@@ -194,13 +197,23 @@ class TransferModel(nn.Module):
     # --- disk ---
 
     def save(self, folder: Path | str) -> None:
-        """Write the model: the encoder as plain `transformers` reads it, beside it head.safetensors and graft.json."""
+        """Write the model: the encoder as plain `transformers` reads it, beside it head.safetensors and graft.json.
+
+        What plain `transformers` cannot read, because the config does not tell it, is called encoder.safetensors.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        inserted = inserted_weights(self.encoder)
+        plain = {k: v for k, v in self.encoder.state_dict().items() if k not in inserted}
+        untold = anatomy(self.encoder)
         with quiet():
-            inserted = inserted_weights(self.encoder)
-            plain = {k: v for k, v in self.encoder.state_dict().items() if k not in inserted}
-            self.encoder.save_pretrained(folder, state_dict=plain)  # type: ignore[operator]
+            if untold or self.storage == "int8":
+                (folder / "model.safetensors").unlink(missing_ok=True)
+                _write(packed(plain, self.storage), folder / "encoder.safetensors")
+                self.encoder.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
+            else:
+                (folder / "encoder.safetensors").unlink(missing_ok=True)
+                self.encoder.save_pretrained(folder, state_dict=packed(plain, self.storage))  # type: ignore[operator]
         self.modality.save(folder)
         _write(self.head.state_dict(), folder / "head.safetensors")
         if inserted:
@@ -214,6 +227,7 @@ class TransferModel(nn.Module):
             "max_length": self.modality.max_length,
             "pad_id": self.modality.pad_id,
             "decision": dataclasses.asdict(self.decision),
+            "encoder": {"storage": self.storage} | untold,
         }
         (folder / "graft.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
 
@@ -241,10 +255,14 @@ class TransferModel(nn.Module):
             described["head"] = {Linear.name: described["head"]}
         modality = Text.from_folder(folder)
         modality.max_length, modality.pad_id = described["max_length"], described["pad_id"]
+        about = described.get("encoder", {})
+        own = (folder / "encoder.safetensors").is_file()
+        encoder = _rebuilt_encoder(folder, about) if own else _load_encoder(folder, remote_code=False)
         model = cls(
-            _load_encoder(folder, remote_code=False), modality, task, pooling=described["pooling"],
-            head=parse(Head, described["head"]), decision=Decision(**described["decision"]),
+            encoder, modality, task, pooling=described["pooling"], head=parse(Head, described["head"]),
+            decision=Decision(**described["decision"]),
         )  # fmt: skip
+        model.storage = about.get("storage", "fp32")
         weights = load_file(folder / "head.safetensors")
         if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.head.state_dict().items()}:
             raise InputError(f"The head in {str(folder)!r} does not fit its {len(task.labels)} labels. Was it edited?")
@@ -316,6 +334,30 @@ def _load_encoder(folder: Path, remote_code: bool) -> nn.Module:
     from transformers import AutoModel
 
     encoder, _ = load_network(AutoModel, folder, trust_remote_code=remote_code)
+    return _without_pooler(encoder)
+
+
+def _rebuilt_encoder(folder: Path, described: dict[str, Any]) -> nn.Module:
+    """The network of a config, given the shapes that it does not tell, and then its weights in fp32.
+
+    Raises:
+        InputError: the three do not fit.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with quiet():
+            encoder = _without_pooler(AutoModel.from_config(config, dtype=torch.float32))
+        reshape(encoder, described)
+        encoder.load_state_dict(unpacked(load_file(folder / "encoder.safetensors")))
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"encoder.safetensors in {str(folder)!r} does not fit its config: {why}") from error
+    return encoder
+
+
+def _without_pooler(encoder: Any) -> Any:
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder

@@ -81,7 +81,12 @@ def resolve(model: str | Path) -> Path:
 
 
 def _require_whole(folder: Path) -> None:
-    """Refuse a saved model whose encoder works with insertions: what reads it as a pretrained one leaves them out."""
+    """Refuse a saved model whose encoder is more than its config says: read as a pretrained one, it would lack that."""
+    if (folder / "encoder.safetensors").is_file():
+        raise InputError(
+            f"The model in {str(folder)!r} was compressed to shapes that its config cannot tell, so nothing can be "
+            "trained from it. Give the run that it was made of."
+        )
     saved = folder / "graft.json"
     inserted = json.loads(saved.read_text(encoding="utf-8")).get("inserted") if saved.is_file() else None
     if inserted:

@@ -91,7 +91,7 @@ class Run:
             if not path.exists() or (path.is_dir() and not any(path.iterdir())):
                 path.mkdir(parents=True, exist_ok=True)
                 return cls(path)._set_up(asked)
-            _refuse_replacing(path, force=force)
+            refuse_replacing(path, force=force)
             fresh = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent)))
             try:
                 fresh.path.chmod(path.stat().st_mode & 0o777)
@@ -392,7 +392,12 @@ def is_run(path: Path) -> bool:
     return isinstance(content, dict) and {"format", "asked", "happened", "metrics", "environment"} <= content.keys()
 
 
-def _refuse_replacing(path: Path, *, force: bool) -> None:
+def refuse_replacing(path: Path, *, force: bool) -> None:
+    """Refuse a place for a new run in which something would be lost.
+
+    Raises:
+        InputError: as `Run.create` does.
+    """
     if not path.is_dir():
         raise InputError(f"'{path}' is a file. Choose another folder with --out.")
     if not is_run(path):

@@ -158,7 +158,7 @@ def _collection(model: TransferModel, folder: Path, texts: Sequence[str]) -> np.
 def _key(model: TransferModel, folder: Path, texts: Sequence[str]) -> str:
     """Names the model's weights, how it reads and pools, its device, and the texts in their order."""
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors", "inserted.safetensors", "tokenizer.json"):
+    for name in ("config.json", "model.safetensors", "encoder.safetensors", "inserted.safetensors", "tokenizer.json"):
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

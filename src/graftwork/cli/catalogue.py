@@ -85,6 +85,15 @@ def modifiers(name: typed.Name = None, as_json: typed.Json = False) -> None:
     _catalogue(screen_of(as_json), "modifiers", Modifier, name)
 
 
+@verb(json="compressors [{name, sentence, paper, fields}], as methods")
+def compressors(name: typed.Name = None, as_json: typed.Json = False) -> None:
+    """List the steps of `graft compress`, or everything about one."""
+    import graftwork.compressors  # noqa: F401
+    from graftwork.compressor import Compressor
+
+    _catalogue(screen_of(as_json), "compressors", Compressor, name)
+
+
 @verb(json="schedules [{name, sentence, paper, fields}], as methods")
 def schedules(name: typed.Name = None, as_json: typed.Json = False) -> None:
     """List the learning-rate schedules, or everything about one; `graft methods --plot` draws them."""

@@ -304,6 +304,53 @@ def search(
 
 
 @verb(
+    json="run, of, steps, budget, metric, rows, table [{step, score, low, high, difference, difference_low, "
+    "difference_high, p, mb, parameters, latency, head, seconds, notes}]"
+)
+def compress(
+    run: typed.Folder,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            "--steps", help="NAME or NAME=VALUE, in their order; see `graft compressors`. By default vocabulary, half."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Of learning from the original: 3epochs, 500steps or 2m; by default none.")
+    ] = None,
+    seed: typed.Seed = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The new run's folder; by default RUN-compressed.")
+    ] = None,
+    force: typed.Force = False,
+    device: typed.Device = None,
+    precision: typed.Precision = None,
+    threads: typed.Threads = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Make a fitted model smaller and faster, and measure after each step what that costs; leaves a new run."""
+    from graftwork.cli.asked import known
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    opened = Run.open(run)
+    from graftwork.compress import compress
+
+    with screen.progress() as meter:
+        smaller = compress(
+            opened,
+            **known(steps=steps, budget=budget, seed=seed, out=out),
+            force=force,
+            hardware=known(device=device, precision=precision, threads=threads),
+            on_event=meter,
+        )
+    told = smaller.happened["compression"]
+    screen.compressed(told)
+    screen.finished(smaller)
+    screen.answer(run=smaller.path, **told)
+
+
+@verb(
     json="run, path, to, quantized, mb, gate {rows, agreement, largest_difference, metric, score {model, exported}, "
     "latency {model, exported}, faults}"
 )

@@ -242,6 +242,40 @@ class Screen:
         self.say(f"Take {best['name']}: {best['command']}", "bold green")
         self.say(f"Advised in {duration(told['seconds'])}; nothing was trained to its end, and no test row was read.")
 
+    def compressed(self, told: Mapping[str, Any]) -> None:
+        """A line a step: what it cost in score, and what it gained in size and time."""
+        first = told["table"][0]
+        self.table(
+            (
+                "", METRICS[told["metric"]][0], "against the original", "p", "on disk", "weights", "one text",
+                "a second", "head",
+            ),
+            [
+                (
+                    entry["step"],
+                    f"{entry['score']:.1%} ({entry['low']:.1%} to {entry['high']:.1%})",
+                    None if entry is first else _points(entry),
+                    None if entry["p"] is None else f"{entry['p']:.2f}",
+                    f"{entry['mb']:.1f} MB",
+                    f"{entry['parameters'] / 1e6:.1f} M",
+                    f"{entry['latency']['ms_1_p50']:.1f} ms",
+                    f"{entry['latency']['per_second']:,.0f}",
+                    entry["head"],
+                )
+                for entry in told["table"]
+            ],
+        )  # fmt: skip
+        for entry in told["table"]:
+            for name, value in entry["notes"].items():
+                self.say(f"        {entry['step']}: {name.replace('_', ' ')} {_plain(value)}")
+        last = told["table"][-1]
+        faster = first["latency"]["ms_1_p50"] / last["latency"]["ms_1_p50"]
+        self.say(
+            f"{first['mb'] / last['mb']:.1f}x smaller, {faster:.1f}x faster on one text, {_points(last)}, on "
+            f"{told['rows']:,} validation rows; test was not read.",
+            "bold green",
+        )
+
     def ranked(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Encoders and layers, the best first, and how far such a ranking is to be trusted."""
         from graftwork.experience import correlations
@@ -392,6 +426,17 @@ def _line(entry: Mapping[str, Any]) -> tuple[str | None, ...]:
         sd, stands, duration(entry["seconds"] or 0), _unit(entry["peak_memory_mb"], "MB"),
         _unit(entry["model_mb"], "MB"), wait,
     )  # fmt: skip
+
+
+def _points(entry: Mapping[str, Any]) -> str:
+    """A difference with its interval, in points."""
+    low, high = (f"{100 * entry[f'difference_{end}']:+.1f}" for end in ("low", "high"))
+    return f"{100 * entry['difference']:+.1f} points ({low} to {high})"
+
+
+def _plain(value: float) -> str:
+    """A count, or a share in per cent."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2%}"
 
 
 def _unit(value: float | None, name: str) -> str | None:
