@@ -19,11 +19,12 @@ from safetensors.torch import load_file
 
 from graftwork.choice import InputError
 from graftwork.data import Data, DataError
-from graftwork.fit import Interrupted, Request, fit, predict, resume
+from graftwork.fit import Request, fit, predict, resume
 from graftwork.methods import FullFineTuning, GradualUnfreezing, LinearProbe, TopLayers
 from graftwork.objective import Objective
 from graftwork.run import Run
 from graftwork.testing import learnable
+from graftwork.work import Interrupted
 
 METHOD = FullFineTuning(lr=5e-3, head_lr_factor=2, batch_size=16, head_start="random")
 

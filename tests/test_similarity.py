@@ -25,13 +25,14 @@ from graftwork.compare import compare
 from graftwork.data import Data, DataError
 from graftwork.evaluate import evaluate, outputs
 from graftwork.examples import cut_by_tokens, tokenised
-from graftwork.fit import Interrupted, fit, predict, resume
+from graftwork.fit import fit, predict, resume
 from graftwork.method import Method, recipe_of, unmet
 from graftwork.methods import FullFineTuning, LoRA, Pretrained, TopLayers
 from graftwork.model import TransferModel
 from graftwork.task import Decision
 from graftwork.tasks import Similarity, task_of
 from graftwork.testing import FILLER, KEYWORDS
+from graftwork.work import Interrupted
 
 SCORES = Similarity(labels=("0", "5"))
 CLASSES = Similarity(labels=("no", "yes"), scored=False)

@@ -24,8 +24,12 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "fill",
     "fit",
+    "generate",
+    "perplexity",
     "predict",
+    "pretrain",
     "rank",
     "rate_test",
     "resume",
@@ -42,11 +46,16 @@ if TYPE_CHECKING:
     from graftwork.data import Data
     from graftwork.evaluate import evaluate
     from graftwork.export import export
-    from graftwork.fit import fit, predict, resume
+    from graftwork.fill import fill
+    from graftwork.fit import fit, predict
+    from graftwork.generate import generate
     from graftwork.hardware import Hardware
     from graftwork.model import TransferModel
+    from graftwork.perplexity import perplexity
+    from graftwork.pretrain import pretrain
     from graftwork.rank import rank
     from graftwork.rate_test import rate_test
+    from graftwork.resume import resume
     from graftwork.run import Run
     from graftwork.search import search
 
@@ -56,7 +65,6 @@ _LIVES_IN = {
     "InputError": "choice",
     "TransferModel": "model",
     "predict": "fit",
-    "resume": "fit",
 }
 
 

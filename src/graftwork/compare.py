@@ -27,7 +27,7 @@ from graftwork.choice import InputError, names, parse
 from graftwork.evaluate import record, scored
 from graftwork.examples import tokenised
 from graftwork.features import embeddings
-from graftwork.fit import Interrupted, Request, require_suitable, resume, start
+from graftwork.fit import Request, require_suitable, resume, start
 from graftwork.hardware import Hardware, peak_memory_mb, reset_peak_memory
 from graftwork.latency import latency
 from graftwork.loop import default_budget
@@ -43,6 +43,7 @@ from graftwork.task import Task
 from graftwork.tasks import task_of
 from graftwork.tune import Tuned, require_optuna, tune
 from graftwork.verdict import Entry, choice, findings, model_to_use, prospects, suspects, verdict
+from graftwork.work import Interrupted
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,11 +8,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +25,8 @@ from graftwork.budget import Budget
 from graftwork.choice import InputError, suggest
 from graftwork.evaluate import outputs, record
 from graftwork.examples import Examples, tokenised
-from graftwork.hardware import Hardware, World, peak_memory_mb, reset_peak_memory
-from graftwork.loop import Stage, StopRequested, Trained, default_budget, train
+from graftwork.hardware import Hardware, World, peak_memory_mb
+from graftwork.loop import Stage, Trained, default_budget, train
 from graftwork.method import GradientMethod, Method, recipe_of, unmet
 from graftwork.model import TransferModel
 from graftwork.models import resolve
@@ -37,20 +34,13 @@ from graftwork.rate_test import rate_test
 from graftwork.report import report
 from graftwork.run import Run
 from graftwork.tasks import task_of
+from graftwork.work import OnEvent, Work
 
 if TYPE_CHECKING:
     from graftwork.data import Data
     from graftwork.finding import Finding
 
 log = logging.getLogger(__name__)
-
-OnEvent = Callable[[dict[str, Any]], None]
-
-
-class Interrupted(Exception):  # noqa: N818
-    """The run was asked to stop; it can be resumed. `run` is the run."""
-
-    run: Run | None = None
 
 
 class Request(BaseModel):
@@ -305,53 +295,19 @@ def require_suitable(request: Request, data: Data) -> None:
         log.info("The budget is not needed: %s takes no steps.", request.recipe[0].name)
 
 
-class _Fitting:
+class _Fitting(Work):
     """One execution of a request, from the pretrained weights or a checkpoint to the finished run."""
 
     def __init__(
         self, run: Run, request: Request, data: Data, folder: Path, world: World, on_event: OnEvent | None, began: float
     ):
-        self.run, self.request, self.data, self.folder, self.world = run, request, data, folder, world
-        self.told, self.began = on_event, began
+        super().__init__(run, request.hardware, world, on_event, began)
+        self.request, self.data, self.folder = request, data, folder
         self.recipe = request.recipe
-        self.hardware = request.hardware
-        self.checkpoint = run.path / "checkpoint" / "latest.safetensors"
-        self.stop = threading.Event()
-        reset_peak_memory()
-
-    def execute(self) -> Run:
-        """Run every stage, fit the decision, save the model, write the report."""
-        with self._working(), _stopped_by_signals(self.stop), self._threads():
-            try:
-                self._execute()
-            except StopRequested as stopped:
-                error = Interrupted(f"{stopped}. Go on with: graft resume {self.run.path}")
-                error.run = self.run
-                raise error from None
-        return self.run
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        if not self.world.leads:
-            yield
-            return
-        with self.run.working():
-            yield
-
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.hardware.threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
     def _execute(self) -> None:
         device = self.hardware.torch_device()
-        # what a resumed run computes in is what it began with
-        precision = self.run.happened.get("precision") or self.hardware.chosen_precision()
-        precision = "bf16" if self.world.agree(precision == "bf16") else "fp32"
+        precision = self._precision()
         at = checkpoint.stage_of(self.checkpoint) or 0
         self._lead(lambda: self._write_down_start(precision, at))
         for sentence in self.data.said:
@@ -420,20 +376,6 @@ class _Fitting:
         )  # fmt: skip
 
     # --- what is written ---
-
-    def _lead(self, action: Callable[[], Any]) -> None:
-        """Do something that only one process may do, while the others wait."""
-        if self.world.leads:
-            action()
-        self.world.wait()
-
-    def _on_event(self, **event: Any) -> None:
-        if not self.world.leads:
-            return
-        if event["event"] in ("step", "evaluation", "note"):
-            self.run.log(**event)
-        if self.told:
-            self.told(event)
 
     def _write_down_start(self, precision: str, stage: int) -> None:
         self.checkpoint.parent.mkdir(exist_ok=True)
@@ -507,23 +449,3 @@ class _Fitting:
         shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
         self.run.set_state("done")
         report(self.run)
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """While open, SIGINT and SIGTERM ask for a stop at the next step; a second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

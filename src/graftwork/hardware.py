@@ -86,7 +86,9 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 @cache
 def faster_precision(device: str) -> Literal["fp32", "bf16"]:
     """The precision whose matrix products are faster here, by more than the measurement's noise."""
-    a, b = torch.ones(512, 384, device=device), torch.ones(384, 1536, device=device)
+    # large enough that a GPU is busy with the product, and not with being told of it
+    rows, inner, columns = (512, 384, 1536) if device == "cpu" else (4096, 4096, 4096)
+    a, b = torch.ones(rows, inner, device=device), torch.ones(inner, columns, device=device)
     halves = a.bfloat16(), b.bfloat16()
     wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
     times: dict[str, list[float]] = {"fp32": [], "bf16": []}

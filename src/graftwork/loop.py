@@ -115,7 +115,7 @@ def train(model: TransferModel, train: Examples, validation: Examples, stage: St
         stack.enter_context(quick_dropout(model.encoder, method.dropout))
         stack.enter_context(quick_attention(model.encoder, model.device))
         remap = None
-        if can_compact(model.encoder) and any(p.requires_grad for p in _table(model)):
+        if can_compact(model.encoder, model) and any(p.requires_grad for p in _table(model)):
             remap = stack.enter_context(compact(model.encoder, _used(train, validation)))
         groups = method.param_groups(model)
         weights = [p for g in groups for p in g.parameters]
@@ -419,6 +419,9 @@ class _Runner:
         )  # fmt: skip
 
     def _scores(self) -> dict[str, float]:
+        own = self.objective.scores(self.validation, self.stage.precision)
+        if own is not None:
+            return own
         found, targets = outputs(
             self.model, self.validation, features=self.features[1] if self.features else None, remap=self.remap,
             precision=self.stage.precision, max_tokens=self.progress.max_tokens,

@@ -150,8 +150,10 @@ class GradientMethod(Method, abstract=True):
         """Every parameter that may ever train, each in exactly one group: the head, then depths downwards."""
         tables = {id(m.weight) for m in model.encoder.modules() if isinstance(m, nn.Embedding)}
         factor = 1.0 if model.head.pretrained else self.head_lr_factor
-        groups = self._split("head", list(model.head.parameters()), self.lr * factor, tables)
         parameters = dict(model.encoder.named_parameters())
+        shared = {id(p) for p in parameters.values()}  # a language model's table of embeddings
+        head = [p for p in model.head.parameters() if id(p) not in shared]
+        groups = self._split("head", head, self.lr * factor, tables)
         for distance, group in enumerate(reversed(layers.layer_groups(model.encoder))):
             members = [parameters[name] for name in group.parameters if parameters[name].requires_grad]
             groups += self._split(group.name, members, self.lr * self.depth_factor**distance, tables)

@@ -34,7 +34,21 @@ EMBEDDED = {
         folder="model",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         sentence="all-MiniLM-L6-v2: BERT, 6 layers, 384 wide, 22.7 M parameters, English, 512 positions.",
-    )
+    ),
+    "graft-mini": Embedded(
+        package="graftwork",
+        folder="bases/graft-mini",
+        sha256="259da1825223ed5d2b2b8228582c5d774f79b5087c00a72089f5728e4b2f24d5",
+        sentence="A masked language model of our own: BERT, 6 layers, 256 wide, 6.9 M parameters, English of old "
+        "books, 128 positions; with its head, for cloze prompts and `graft fill`.",
+    ),
+    "graft-mini-gpt": Embedded(
+        package="graftwork",
+        folder="bases/graft-mini-gpt",
+        sha256="cec77fb57df2a7db9fd2cb5bee69638be32b5067620bef336f04d1ee9ab8891c",
+        sentence="A causal language model of our own: GPT-2, 6 layers, 256 wide, 6.9 M parameters, English of old "
+        "books, 128 positions; for `graft generate`.",
+    ),
 }
 
 

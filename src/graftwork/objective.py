@@ -104,6 +104,10 @@ class Objective:
         for effect in self.effects:
             effect.after_step(step, fraction)
 
+    def scores(self, validation: Examples, precision: str) -> dict[str, float] | None:
+        """What a validation finds, the task's `selection` and the `loss` among it; None for the task's own scores."""
+        return None
+
     # --- which weights are handed back ---
 
     def before_validation(self, embed: Callable[[np.ndarray], np.ndarray]) -> None:

@@ -50,13 +50,13 @@ def compact(encoder: nn.Module, used: np.ndarray) -> Iterator[np.ndarray]:
         encoder.set_input_embeddings(whole)  # type: ignore[operator]
 
 
-def can_compact(encoder: nn.Module) -> bool:
-    """Whether the encoder has a plain embedding table of its own, shared with nothing that reads all of it."""
+def can_compact(encoder: nn.Module, within: nn.Module | None = None) -> bool:
+    """Whether the encoder has a plain embedding table of its own, which nothing else reads, `within` all of a model."""
     try:
         table = encoder.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
         return False
     if type(table) is not nn.Embedding or table.max_norm is not None:
         return False
-    holders = [m for m in encoder.modules() for p in m.parameters(recurse=False) if p is table.weight]
+    holders = [m for m in (within or encoder).modules() for p in m.parameters(recurse=False) if p is table.weight]
     return len(holders) == 1

@@ -130,6 +130,23 @@ def with_settings(
     return stages
 
 
+def assigned(settings: Sequence[str] | None) -> dict[str, Any]:
+    """`["lr=1e-3", "objective.unit=word"]` as `{"lr": 0.001, "objective.unit": "word"}`.
+
+    Raises:
+        InputError: not of that form.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for setting in settings or []:
+        place, equals, said = setting.partition("=")
+        if not equals or not place.strip():
+            raise InputError(f"--set {setting!r} is not understood. Write field=value, such as lr=0.001.")
+        found[place.strip().replace("-", "_")] = yaml.safe_load(said)
+    return found
+
+
 def _value(said: str, cls: type[Choice], field: str) -> Any:
     """What was typed for a field: itself where the field is a text, else read as YAML."""
     import yaml

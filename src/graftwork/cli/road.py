@@ -10,6 +10,7 @@ import typer
 
 from graftwork.cli import options as typed
 from graftwork.cli.app import DONE, FAILED, WRONG_INPUT, screen_of, verb
+from graftwork.cli.language import show_pretrained
 
 if TYPE_CHECKING:
     from graftwork.cli.screen import Screen
@@ -186,10 +187,13 @@ def resume(run: typed.Folder, evaluate: typed.Evaluate = True, as_json: typed.Js
     screen = screen_of(as_json)
     opened = Run.open(run)
     opened.require_unfinished()
-    from graftwork.fit import resume
+    from graftwork.pretrain import is_pretraining
+    from graftwork.resume import resume
 
     with screen.progress() as meter:
         finished = resume(opened, on_event=meter)
+    if is_pretraining(finished):
+        return show_pretrained(screen, finished)
     _score_and_show(screen, finished, evaluate=evaluate)
     screen.answer(**_told(finished))
 
