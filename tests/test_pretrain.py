@@ -217,7 +217,7 @@ def test_long_documents_are_parted_and_nothing_is_lost(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("latin.txt", "caf\xe9 " .encode("latin-1") * 900, "not UTF-8"),
+        ("latin.txt", "d\xe9j\xe0 vu ".encode("latin-1") * 900, "not UTF-8"),
         ("broken.jsonl", b'{"text": "a"}\n{oops', "cannot be read"),
         ("columns.csv", b"a,b\nx,y\n", "holds the text"),
         ("picture.png", b"\x89PNG", "no text that can be read"),

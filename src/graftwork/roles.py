@@ -494,7 +494,9 @@ def _check_splits(reading: Reading, texts: tuple[str, ...], label: str | None) -
     """Every split has what is read; all but test and target have the label column; all of train's kind."""
     train = reading.tables["train"]
     for split, table in reading.tables.items():
-        needs = [(text, True) for text in texts] + [(label, split not in ("test", "target"))] * (label is not None)
+        needs = [(text, True) for text in texts]
+        if label is not None:
+            needs.append((label, split not in ("test", "target")))
         for name, needed in needs:
             where = reading.files[split]
             if name not in table.column_names:
