@@ -328,6 +328,7 @@ def test_catalogues_print_every_field_with_range_default_and_sentence(graft: Gra
         "classification",
         "similarity",
         "tagging",
+        "triplets",
     ]
     [model] = graft("models", "minilm", "--json").json["models"]
     assert (model["layers"], model["width"]) == (6, 384)

@@ -206,6 +206,11 @@ ERRORS = [
     Entry("output inside", "output-in-data", {"set/train.csv": table()}, "set", check={"out": "set/runs/first"}),
 ]
 
+TRIPLETS = [
+    {"anchor": f"{t} it said {i}", "positive": f"{t} we heard {i}", "negative": f"the weather of day {i} was {x}"}
+    for i, (t, x) in enumerate(MANY)
+]
+
 WARNINGS = [
     _one("spaces in the header", "header-spaces", table(header=" text,label ")),
     _one("semicolons", "delimiter", table(by=";", header="text;label")),
@@ -247,6 +252,18 @@ WARNINGS = [
         _tagged(0, tokens=["word"] * 600, tags=["O"] * 600),
         "data.jsonl",
         **UNCUT,
+    ),
+    _one(
+        "nothing to choose",
+        "triplet-without-choice",
+        lines([*TRIPLETS, TRIPLETS[0] | {"negative": TRIPLETS[0]["positive"]}]),
+        "data.jsonl",
+    ),
+    _one(
+        "nearer and farther",
+        "contradicting-triplets",
+        lines([*TRIPLETS, TRIPLETS[0] | {"positive": TRIPLETS[0]["negative"], "negative": TRIPLETS[0]["positive"]}]),
+        "data.jsonl",
     ),
     _folder("stray file", "unused-file")(train__csv=table(), old__csv=table()),
     _folder("unlabelled test", "unlabelled-test")(train__csv=table(), test__csv="text\na text to predict\n"),
