@@ -1,6 +1,6 @@
 """Make the bases that graftwork ships: a masked `graft-mini` and a causal `graft-mini-gpt`.
 
-    python benchmarks/bases.py CORPUS OUT [--only masked|causal] [--budget 9m] [--batch 256] [--size mini]
+    python benchmarks/bases.py CORPUS OUT [--only masked|causal] [--budget 9m] [--batch 512] [--size mini]
 
 CORPUS is a folder of public-domain text. Weights are stored in fp16, so that a file stays below 16 MB.
 """
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", choices=NAMES)
     parser.add_argument("--budget", default="9m")
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--size", default="mini")
     asked = parser.parse_args()
     torch.set_float32_matmul_precision("high")
