@@ -259,6 +259,23 @@ def test_a_base_learns_and_is_what_transformers_reads(base: Any, corpus: Path):
     assert "perplexity" in (folder / "README.md").read_text()
 
 
+def test_a_base_is_listed_among_the_runs(base: Any):
+    from graftwork.cli.tables import run_row
+
+    row = run_row(base)
+    assert (row["state"], row["method"]) == ("done", "pretraining")
+    assert row["metrics"]["validation"]["perplexity"] > 1
+
+
+def test_a_base_answers_no_task_and_says_so(base: Any):
+    from graftwork.evaluate import evaluate
+    from graftwork.fit import predict
+
+    for asked in (lambda: evaluate(base), lambda: predict(base, ["a text"])):
+        with pytest.raises(InputError, match="is a base, which answers no task yet"):
+            asked()
+
+
 def test_a_base_is_a_model_to_fit_a_task_on(base: Any, sources: dict[str, Path], tmp_path: Path):
     from graftwork.fit import fit
 
@@ -295,7 +312,7 @@ def test_a_body_without_a_head_is_given_one(corpus: Path, tmp_path: Path):
     old = transformers.AutoModel.from_pretrained(tiny).state_dict()
     new = transformers.AutoModel.from_pretrained(run.path / "model").state_dict()
     assert old["embeddings.word_embeddings.weight"].shape == new["embeddings.word_embeddings.weight"].shape
-    assert Pretraining(**run.asked["method"]).lr == 2e-4
+    assert Pretraining(**run.asked["method"]["pretraining"]).lr == 2e-4
 
 
 @pytest.mark.parametrize("objective", ["masked", "causal"])

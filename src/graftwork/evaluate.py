@@ -87,6 +87,7 @@ def evaluate(
     run = run if isinstance(run, Run) else Run.open(run)
     if run.state != "done":
         raise InputError(f"Run {str(run.path)!r} is {run.state}: there is nothing to evaluate yet. Finish it first.")
+    require_task(run)
     own = data is None
     options: dict[str, Any] = {"validation": 0, "test": 0} | load
     data = Data.load(**run.asked["data"]) if own else Data.load(data, **options)
@@ -101,6 +102,18 @@ def evaluate(
         return {"split": name, "rows": len(data[split]), **scored(run, data, split, hardware)}
     found, targets, model, _ = _answers(run, data, split, hardware)
     return {"split": name, "rows": len(data[split]), **model.task.score(found, targets, model.decision)}
+
+
+def require_task(run: Run) -> None:
+    """Refuse a run of `pretrain`.
+
+    Raises:
+        InputError: it is a base, which answers no task.
+    """
+    if "data" not in run.asked:
+        raise InputError(
+            f"{str(run.path)!r} is a base, which answers no task yet. Fit one: graft fit DATA --model {run.path}"
+        )
 
 
 def scored(run: Run, data: Data, split: str, hardware: Hardware | None = None) -> dict[str, Any]:

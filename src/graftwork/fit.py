@@ -23,7 +23,7 @@ from graftwork import checkpoint, layers
 from graftwork.advise import advise
 from graftwork.budget import Budget
 from graftwork.choice import InputError, suggest
-from graftwork.evaluate import outputs, record
+from graftwork.evaluate import outputs, record, require_task
 from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, World, peak_memory_mb
 from graftwork.loop import Stage, Trained, default_budget, train
@@ -262,6 +262,7 @@ def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | No
     folder = path / "model" if (path / "model").is_dir() else path
     if not (folder / "graft.json").is_file():
         known = Run.open(path)
+        require_task(known)
         raise InputError(f"Run {str(path)!r} is {known.state}: it has no model to predict with yet.")
     model = TransferModel.load(folder).to((hardware or Hardware()).torch_device())
     inputs = model.task.inputs(inputs)

@@ -48,7 +48,7 @@ class Request(BaseModel):
     """Of a vocabulary from nothing."""
     length: int = Field(default=128, ge=8, le=8192)
     """Tokens a window."""
-    method: dict[str, Any]
+    method: dict[str, dict[str, Any]]
     """The pretext and how it is learned."""
     budget: str = "1epochs"
     """`3epochs`, `500steps`, `90s`, `10m`."""
@@ -115,7 +115,7 @@ def pretrain(
         method = Pretraining(pretext=pretext, **settings)
         request = Request(
             corpus=str(corpus), column=column, model=None if model is None else str(model), size=size,  # type: ignore[arg-type]
-            pieces=pieces, length=length, method=method.spec()["pretraining"], budget=str(Budget.parse(budget)),
+            pieces=pieces, length=length, method=method.spec(), budget=str(Budget.parse(budget)),
             seed=seed, hardware=Hardware.of(hardware),
         )  # fmt: skip
     except ValidationError as error:
@@ -145,7 +145,7 @@ def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_unfinished()
     request = Request(**run.asked)
-    method = Pretraining(**request.method)
+    method = Pretraining(**request.method["pretraining"])
     texts = Corpus(request.corpus, request.column)
     known = run.data.get("fingerprint")
     if known and known != texts.fingerprint:
@@ -267,7 +267,7 @@ class _Pretraining(Work):
 def card(run: Run) -> str:
     """The model card of a base: what it learned from, for how long, how well, and what it is good for."""
     asked, happened, cost = Request(**run.asked), run.happened, run.cost
-    metrics, method = run.metrics["validation"], Pretraining(**Request(**run.asked).method)
+    metrics, method = run.metrics["validation"], Pretraining(**run.asked["method"]["pretraining"])
     curve = [e for e in run.events() if e.get("event") == "evaluation"]
     told = "\n".join(f"| {e['step']:,} | {e['loss']:.3f} | {e['perplexity']:.1f} |" for e in _spread(curve, 12))
     origin = f"from `{asked.model}`" if asked.model else "from random weights, with a tokenizer of its own"
