@@ -110,7 +110,7 @@ def require_task(run: Run) -> None:
     Raises:
         InputError: it is a base, which answers no task.
     """
-    if "data" not in run.asked:
+    if "corpus" in run.asked:
         raise InputError(
             f"{str(run.path)!r} is a base, which answers no task yet. Fit one: graft fit DATA --model {run.path}"
         )
