@@ -24,6 +24,16 @@ class InputError(ValueError):
     """Something a user gave cannot be used. One sentence: what was given, what is allowed, what to do next."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def wording(error: ValidationError) -> str:
+    """What pydantic found wrong, a part a field: where, what it must be, what was given."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown `word`: the nearest known ones, then all of them."""
     known = list(known)

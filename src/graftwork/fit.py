@@ -22,7 +22,7 @@ import graftwork.methods  # noqa: F401  puts every method on its shelf
 from graftwork import checkpoint, layers
 from graftwork.advise import advise
 from graftwork.budget import Budget
-from graftwork.choice import InputError, suggest
+from graftwork.choice import InputError, suggest, wording
 from graftwork.evaluate import outputs, record, require_task
 from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, World, peak_memory_mb
@@ -80,8 +80,7 @@ class Request(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            told = (f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-            raise InputError(f"The run cannot be read: {'; '.join(told)}.") from None
+            raise InputError(f"The run cannot be read: {wording(error)}.") from None
 
     @classmethod
     def from_yaml(cls, file: str | Path) -> Request:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graftwork.choice import InputError
+from graftwork.choice import InputError, first_line
 from graftwork.model import TransferModel
 
 INPUTS = ("input_ids", "attention_mask")
@@ -66,7 +66,7 @@ def write_onnx(model: TransferModel, file: Path) -> None:
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         raise InputError(
-            f"This {type(model.encoder).__name__} cannot be written as ONNX ({_first_line(error)}). "
+            f"This {type(model.encoder).__name__} cannot be written as ONNX ({first_line(error.__cause__ or error)}). "
             "Choose --to safetensors."
         ) from error
     for node in program.model.graph:
@@ -97,10 +97,6 @@ class _Named(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, length) each, to (batch, classes) or (batch, length, tags)."""
         return self.model({"input_ids": input_ids, "attention_mask": attention_mask})
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error.__cause__ or error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import distributed
 
-from graftwork.choice import InputError
+from graftwork.choice import InputError, first_line, wording
 
 
 class Hardware(BaseModel):
@@ -52,8 +52,7 @@ class Hardware(BaseModel):
         try:
             return cls(**(given or {}))
         except ValidationError as error:
-            told = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-            raise InputError(f"The hardware cannot be used: {'; '.join(told)}.") from None
+            raise InputError(f"The hardware cannot be used: {wording(error)}.") from None
 
     def torch_device(self) -> torch.device:
         """The device, checked.
@@ -70,7 +69,7 @@ class Hardware(BaseModel):
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             seen = f"cpu{', cuda' * torch.cuda.is_available()}{', mps' * torch.backends.mps.is_available()}"
-            raise InputError(f"Device {self.device!r} is not to be had ({_first_line(error)}). Here: {seen}.") from None
+            raise InputError(f"Device {self.device!r} is not to be had ({first_line(error)}). Here: {seen}.") from None
         return device
 
     def chosen_precision(self) -> Literal["fp32", "bf16"]:
@@ -173,7 +172,3 @@ def peak_memory_mb() -> float | None:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch failed for want of memory, on any device."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

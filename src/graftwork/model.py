@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from graftwork.choice import InputError, parse
+from graftwork.choice import InputError, first_line, parse
 from graftwork.head import Head
 from graftwork.heads.linear import Linear
 from graftwork.insertion import Insertion, inserted_weights
@@ -352,8 +352,9 @@ def _rebuilt_encoder(folder: Path, described: dict[str, Any]) -> nn.Module:
         reshape(encoder, described)
         encoder.load_state_dict(unpacked(load_file(folder / "encoder.safetensors")))
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"encoder.safetensors in {str(folder)!r} does not fit its config: {why}") from error
+        raise InputError(
+            f"encoder.safetensors in {str(folder)!r} does not fit its config: {first_line(error)}"
+        ) from error
     return encoder
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from graftwork.choice import InputError, suggest
+from graftwork.choice import InputError, first_line, suggest
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,7 @@ def load_network(auto: Any, folder: Path, *, how: str = "", **options: Any) -> t
                 **options,
             )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"The model in {str(folder)!r} cannot be loaded{how}: {why}") from error
+        raise InputError(f"The model in {str(folder)!r} cannot be loaded{how}: {first_line(error)}") from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from graftwork.budget import Budget
-from graftwork.choice import InputError, parse, suggest
+from graftwork.choice import InputError, parse, suggest, wording
 from graftwork.corpus import Corpus, Windows, train_tokenizer, windows
 from graftwork.hardware import Hardware, World, peak_memory_mb
 from graftwork.language import language_model, save_language_model, start_from_nothing
@@ -119,8 +119,7 @@ def pretrain(
             seed=seed, hardware=Hardware.of(hardware),
         )  # fmt: skip
     except ValidationError as error:
-        told = (f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-        raise InputError(f"The pretraining cannot be read: {'; '.join(told)}.") from None
+        raise InputError(f"The pretraining cannot be read: {wording(error)}.") from None
     texts = Corpus(corpus, column)
     begins = resolve(model) if model is not None else None
     path = Path(out) if out else Run.default_path(texts.name, pretext.name)

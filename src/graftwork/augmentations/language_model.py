@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
-from graftwork.choice import InputError
+from graftwork.choice import InputError, first_line
 from graftwork.modalities.text import Text
 from graftwork.models import load_network, resolve
 
@@ -66,7 +66,7 @@ class LanguageModel:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            raise InputError(f"The tokenizer in {str(path)!r} cannot be loaded: {_first_line(error)}") from None
+            raise InputError(f"The tokenizer in {str(path)!r} cannot be loaded: {first_line(error)}") from None
         tokenizer.padding_side = "left" if kind == "causal" else "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -135,7 +135,3 @@ def word_embeddings(folder: str, asked_by: str) -> tuple[Tokenizer, np.ndarray]:
     path = resolve(folder)
     network, _ = load_network(transformers.AutoModel, path, how=f" for {asked_by}")
     return Text.from_folder(path).tokenizer, network.get_input_embeddings().weight.detach().float().numpy()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
