@@ -34,8 +34,7 @@ def make(corpus: Path, out: Path, objective: str, budget: str, batch: int, size:
         force=True, on_event=told,
     )  # fmt: skip
     print(run.metrics, run.cost, run.happened["tokens"], flush=True)
-    auto = {"masked": "AutoModelForMaskedLM", "causal": "AutoModelForCausalLM"}[objective]
-    model = language_model(run.path / "model", auto)
+    model = language_model(run.path / "model", objective)
     base = out / NAMES[objective]
     model.head.network.half()  # type: ignore[union-attr]
     model.encoder.half()

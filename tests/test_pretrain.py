@@ -18,9 +18,9 @@ from graftwork.choice import InputError
 from graftwork.corpus import Corpus, train_tokenizer, windows
 from graftwork.fill import fill
 from graftwork.generate import generate
-from graftwork.language import AUTO, kind_of, language_model, opened, pieces_of, save_language_model
+from graftwork.language import kind_of, language_model, opened, pieces_of, save_language_model
 from graftwork.methods.pretraining import Pretraining, answered
-from graftwork.models import resolve
+from graftwork.models import LANGUAGE_MODELS, resolve
 from graftwork.perplexity import perplexity
 from graftwork.pretext import Pieces, chosen, groups_of
 from graftwork.pretexts.causal import Causal
@@ -134,9 +134,9 @@ def test_runs_have_the_length_that_is_asked():
 @pytest.mark.parametrize(("architecture", "pretext"), [("bert", Masked()), ("roberta", Masked()), ("gpt2", Causal())])
 def test_the_loss_is_that_of_transformers(architecture: str, pretext: Any, tmp_path: Path):
     folder = tiny_model(tmp_path / architecture, architecture, language_model=True)
-    auto = getattr(transformers, AUTO[pretext.name])
+    auto = getattr(transformers, LANGUAGE_MODELS[pretext.kind])
     whole = auto.from_pretrained(folder).eval()
-    model = language_model(folder, AUTO[pretext.name]).eval()
+    model = language_model(folder, pretext.kind).eval()
     torch.manual_seed(0)
     pieces = pieces_of(model)
     ids = torch.randint(8, pieces.count, (6, 12))
@@ -150,7 +150,7 @@ def test_the_loss_is_that_of_transformers(architecture: str, pretext: Any, tmp_p
 
 
 def test_table_and_head_that_are_tied_train_as_one(tmp_path: Path):
-    model = language_model(tiny_model(tmp_path / "bert", "bert", language_model=True), AUTO["masked"])
+    model = language_model(tiny_model(tmp_path / "bert", "bert", language_model=True), "masked")
     groups = Pretraining().param_groups(model)
     weights = [id(p) for group in groups for p in group.parameters]
     assert len(weights) == len(set(weights)) == len(list(model.parameters()))
@@ -162,7 +162,7 @@ def test_table_and_head_that_are_tied_train_as_one(tmp_path: Path):
 
 
 def test_windows_are_the_text_and_nothing_else(corpus: Path, base: Any):
-    model = language_model(base.path / "model", AUTO["masked"])
+    model = language_model(base.path / "model", "masked")
     found = windows(Corpus(corpus), "validation", model, 16)
     ids = np.asarray(found.ids).reshape(-1, 16)
     start, end = ids[0, 0], ids[0, -1]
@@ -384,9 +384,9 @@ def test_nothing_is_filled_or_written_by_the_wrong_kind(base: Any, writer: Any):
 
 
 def test_saved_and_read_again_it_answers_the_same(tmp_path: Path, base: Any):
-    model = language_model(base.path / "model", AUTO["masked"]).eval()
+    model = language_model(base.path / "model", "masked").eval()
     save_language_model(model, tmp_path / "again")
-    again = language_model(tmp_path / "again", AUTO["masked"]).eval()
+    again = language_model(tmp_path / "again", "masked").eval()
     ids = torch.randint(6, 30, (2, 12))
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -17,15 +17,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from graftwork.choice import InputError
 from graftwork.head import Head, HeadNetwork
 from graftwork.modalities.text import Text
-from graftwork.model import TransferModel
-from graftwork.models import load_network, quiet, resolve
+from graftwork.model import TransferModel, without_pooler
+from graftwork.models import LANGUAGE_MODELS, load_network, quiet, resolve
 from graftwork.pretext import Pieces
 from graftwork.task import Task
 
 if TYPE_CHECKING:
     from graftwork.pretext import Pretext
-
-AUTO = {"masked": "AutoModelForMaskedLM", "causal": "AutoModelForCausalLM"}
 
 
 class Language(Task, abstract=True):
@@ -71,17 +69,17 @@ class _HandOn(nn.Module):
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
 
 
-def language_model(folder: Path, auto: str) -> TransferModel:
+def language_model(folder: Path, kind: str) -> TransferModel:
     """The language model of a folder; where its head is missing, a fresh one tied to its embeddings.
 
     Args:
         folder: what `models.resolve` gave.
-        auto: the Auto class of `transformers` that knows it.
+        kind: `masked` or `causal`.
 
     Raises:
         InputError: the architecture has no such language model.
     """
-    network, loaded = load_network(getattr(transformers, auto), folder, how=" as a language model")
+    network, loaded = load_network(getattr(transformers, LANGUAGE_MODELS[kind]), folder, how=" as a language model")
     modality = Text.from_folder(folder)
     count = modality.tokenizer.get_vocab_size()
     if count > network.config.vocab_size:
@@ -89,9 +87,7 @@ def language_model(folder: Path, auto: str) -> TransferModel:
             f"The tokenizer in {str(folder)!r} has {count} pieces, its network {network.config.vocab_size}. "
             "They are not of one model."
         )
-    body = network.base_model
-    if getattr(body, "pooler", None) is not None:
-        body.pooler = None
+    body = without_pooler(network.base_model)
     names = [str(modality.tokenizer.id_to_token(i)) for i in range(network.config.vocab_size)]
     model = TransferModel(body, modality, Language(labels=tuple(names)), head=LanguageHead())
     assert isinstance(model.head, LanguageNetwork)
@@ -134,7 +130,7 @@ def opened(model: str | Path, kind: str) -> TransferModel:
     Raises:
         InputError: it is of another kind, or has no language-model head.
     """
-    found = language_model(require_kind(model, kind), AUTO[kind])
+    found = language_model(require_kind(model, kind), kind)
     if found.head.fresh:
         raise InputError(
             f"{str(model)!r} has no language-model head. Give it one: graft pretrain CORPUS --from {model}"
@@ -159,7 +155,7 @@ def save_language_model(model: TransferModel, folder: Path) -> None:
 
 
 def pieces_of(model: TransferModel) -> Pieces:
-    """What a pretext must know of a model's vocabulary."""
+    """What a pretext must know of a model's vocabulary, on the model's device."""
     modality, count = model.modality, len(model.task.labels)
     special, continues = torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
     for number, token in modality.tokenizer.get_added_tokens_decoder().items():
@@ -169,7 +165,8 @@ def pieces_of(model: TransferModel) -> Pieces:
         # WordPiece marks what goes on, byte-level BPE and Unigram what begins
         continues[number] = name.startswith(prefix) if prefix else not name.startswith(("Ġ", "▁"))
     mask = modality.mask_token
-    return Pieces(count, special, continues, modality.tokenizer.token_to_id(mask) if mask else None)
+    mask_id = modality.tokenizer.token_to_id(mask) if mask else None
+    return Pieces(count, special, continues, mask_id).to(model.device)
 
 
 def start_from_nothing(
@@ -187,7 +184,7 @@ def start_from_nothing(
     """
     ids = {role: int(tokenizer.token_to_id(name)) for role, name in special.items()}
     config = pretext.config(size, tokenizer.get_vocab_size(), length, ids)
-    network = getattr(transformers, pretext.auto).from_config(config)
+    network = getattr(transformers, LANGUAGE_MODELS[pretext.kind]).from_config(config)
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
         network.save_pretrained(folder)

@@ -330,11 +330,11 @@ def _enter_in_half(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def _load_encoder(folder: Path, remote_code: bool) -> nn.Module:
-    """The bare network, in fp32, without the pooler that no head of ours reads."""
+    """The bare network, in fp32."""
     from transformers import AutoModel
 
     encoder, _ = load_network(AutoModel, folder, trust_remote_code=remote_code)
-    return _without_pooler(encoder)
+    return without_pooler(encoder)
 
 
 def _rebuilt_encoder(folder: Path, described: dict[str, Any]) -> nn.Module:
@@ -348,7 +348,7 @@ def _rebuilt_encoder(folder: Path, described: dict[str, Any]) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with quiet():
-            encoder = _without_pooler(AutoModel.from_config(config, dtype=torch.float32))
+            encoder = without_pooler(AutoModel.from_config(config, dtype=torch.float32))
         reshape(encoder, described)
         encoder.load_state_dict(unpacked(load_file(folder / "encoder.safetensors")))
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -358,7 +358,8 @@ def _rebuilt_encoder(folder: Path, described: dict[str, Any]) -> nn.Module:
     return encoder
 
 
-def _without_pooler(encoder: Any) -> Any:
+def without_pooler(encoder: Any) -> Any:
+    """The network without its pooler, which no head of ours reads."""
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder

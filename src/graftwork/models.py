@@ -129,6 +129,38 @@ def _from_hub(name: str) -> Path:
         raise InputError(f"The hub has no model {name!r} for you: {error}") from None
 
 
+LANGUAGE_MODELS = {
+    "masked": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
+    "sequence-to-sequence": "AutoModelForSeq2SeqLM",
+}
+"""The Auto class of `transformers` for each kind of language model."""
+
+
+def load_language_model(folder: Path, kind: str, *, remedy: str) -> Any:
+    """The network of a folder with its language-model head, in fp32.
+
+    Args:
+        folder: what `resolve` gave.
+        kind: one of `LANGUAGE_MODELS`.
+        remedy: what to do where there is no such head: a sentence.
+
+    Raises:
+        InputError: it has none, or what `load_network` raises.
+    """
+    import transformers
+
+    network, said = load_network(
+        getattr(transformers, LANGUAGE_MODELS[kind]), folder, how=f" as a {kind} language model"
+    )
+    if said["missing_keys"]:
+        raise InputError(
+            f"The model in {str(folder)!r} has no {kind} language-model head (it lacks {min(said['missing_keys'])}). "
+            f"{remedy}"
+        )
+    return network
+
+
 def load_network(auto: Any, folder: Path, *, how: str = "", **options: Any) -> tuple[Any, dict[str, Any]]:
     """The network of a folder in fp32, and what `transformers` says of its loading, such as `missing_keys`.
 

@@ -5,7 +5,7 @@ Text is its own answer: a pretext hides some of it, says where the network must 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -45,8 +45,6 @@ class Posed:
     """Where it must answer: (batch, length of its states) bool."""
     answers: Tensor
     """The ids that are right there, in the order of `asked`: (answers,) int64."""
-    shown: dict[str, float] = field(default_factory=dict)
-    """Shares worth telling, for tests and for people."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,8 @@ SIZES = {
 class Pretext(Choice):
     """What is asked of plain text. Subclasses say how; the shelf is `pretexts/`."""
 
-    auto: ClassVar[str]
-    """The Auto class of `transformers` that gives the network with its language-model head."""
-    closes: ClassVar[bool] = True
-    """Whether a window of text stands between special pieces, as [CLS] and [SEP]."""
+    kind: ClassVar[str]
+    """Of the language model that it makes, one of `models.LANGUAGE_MODELS`."""
 
     def config(self, size: Size, vocabulary: int, length: int, ids: dict[str, int]) -> PretrainedConfig:
         """Of a network from nothing.

@@ -18,9 +18,9 @@ from graftwork.budget import Budget
 from graftwork.choice import InputError, parse, suggest, wording
 from graftwork.corpus import Corpus, Windows, train_tokenizer, windows
 from graftwork.hardware import Hardware, World, peak_memory_mb
-from graftwork.language import language_model, save_language_model, start_from_nothing
+from graftwork.language import language_model, pieces_of, save_language_model, start_from_nothing
 from graftwork.loop import Stage, Trained, train
-from graftwork.methods.pretraining import Pretraining
+from graftwork.methods.pretraining import VALIDATED, Pretraining, pretext_scores
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.pretext import SIZES, Pretext
@@ -173,7 +173,7 @@ class _Pretraining(Work):
         start = self.begins or self._started()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.request.seed)
-            model = language_model(start, self.method.pretext.auto).to(device)
+            model = language_model(start, self.method.pretext.kind).to(device)
         self._require_room(model)
         texts, held_out = self._windows(model, "train"), self._windows(model, "validation")
         self._note(
@@ -241,8 +241,9 @@ class _Pretraining(Work):
 
     def _finish(self, model: TransferModel, texts: Windows, held_out: Windows, done: Trained) -> None:
         save_language_model(model, self.run.path / "model")
-        objective = self.method.objective(model, texts, [])
-        metrics = objective.scores(held_out, "fp32") or {}
+        metrics = pretext_scores(
+            model, self.method.pretext, pieces_of(model), held_out, "fp32", most=VALIDATED
+        )  # fmt: skip
         progress = done.progress
         pace = progress.tokens / progress.seconds if progress.seconds else 0.0
         self.run.update(

@@ -19,16 +19,10 @@ from transformers.generation.logits_process import LogitsProcessor, LogitsProces
 
 from graftwork.choice import InputError, first_line
 from graftwork.modalities.text import Text
-from graftwork.models import load_network, resolve
+from graftwork.models import load_language_model, load_network, resolve
 
 if TYPE_CHECKING:
     from graftwork.hardware import Hardware
-
-_HEADS = {
-    "masked": "AutoModelForMaskedLM",
-    "sequence-to-sequence": "AutoModelForSeq2SeqLM",
-    "causal": "AutoModelForCausalLM",
-}
 
 
 @dataclass(frozen=True)
@@ -57,12 +51,7 @@ class LanguageModel:
         if not folder:
             raise InputError(f"Give the folder of a {kind} language model: {asked_by}=FOLDER.")
         path = resolve(folder)
-        network, loaded = load_network(getattr(transformers, _HEADS[kind]), path, how=f" as a {kind} language model")
-        if loaded["missing_keys"]:
-            raise InputError(
-                f"The model in {str(path)!r} has no {kind} language-model head (it lacks "
-                f"{min(loaded['missing_keys'])}). Give {asked_by} a model that was saved with its head."
-            )
+        network = load_language_model(path, kind, remedy=f"Give {asked_by} a model that was saved with its head.")
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError, KeyError, ImportError) as error:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graftwork.choice import InputError, suggest
 from graftwork.head import Head, HeadNetwork
-from graftwork.models import load_network
+from graftwork.models import load_language_model
 
 if TYPE_CHECKING:
     from graftwork.model import TransferModel
@@ -72,7 +72,8 @@ class VerbalizerNetwork(HeadNetwork):
             InputError: the folder has no language-model head, or one of another build.
         """
         masked = isinstance(self.transform, _Transform)
-        network = _language_model(folder, masked)
+        kind = "masked" if masked else "causal"
+        network = load_language_model(folder, kind, remedy="Give one that was saved with its head.").eval()
         decoder = network.get_output_embeddings()
         rows = torch.tensor(self.pieces)
         self.decoder.weight.copy_(decoder.weight[rows])
@@ -175,22 +176,3 @@ def _pieces(model: TransferModel, word: str) -> list[int]:
     if not ids or modality.unknown_id in ids:
         raise InputError(f"The model's vocabulary has no {word!r}. Give other words: words={{label: [...]}}.")
     return ids
-
-
-def _language_model(folder: Path, masked: bool) -> Any:
-    """The network of a folder with its language-model head.
-
-    Raises:
-        InputError: it has none.
-    """
-    import transformers
-
-    auto = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
-    kind = "masked" if masked else "causal"
-    network, loaded = load_network(auto, folder, how=f" as a {kind} language model")
-    if loaded["missing_keys"]:
-        raise InputError(
-            f"The model in {str(folder)!r} has no {kind} language-model head (it lacks {min(loaded['missing_keys'])}). "
-            "Give one that was saved with its head."
-        )
-    return network.eval()

@@ -21,7 +21,7 @@ from graftwork.pretext import Pieces, Pretext
 from graftwork.pretexts.masked import Masked
 from graftwork.schedule import Cosine, Schedule
 
-_VALIDATED = 2048
+VALIDATED = 2048
 """Windows that validation reads, evenly spread, always with the same gaps."""
 _READ = 32  # windows at once; what is asked depends on it
 
@@ -61,7 +61,7 @@ class PretextObjective(Objective):
     def __init__(self, method: Pretraining, model: TransferModel, train: Examples, weights: list[Any]):
         super().__init__(method, model, train, weights)
         self.pretext, self.smoothing = method.pretext, method.label_smoothing
-        self.pieces = pieces_of(model).to(model.device)
+        self.pieces = pieces_of(model)
 
     def loss(self, batch: Batch) -> Tensor:
         """A scalar, in nats."""
@@ -73,7 +73,7 @@ class PretextObjective(Objective):
 
     def scores(self, validation: Examples, precision: str) -> dict[str, float]:
         """As `pretext_scores`, on up to 2,048 windows."""
-        return pretext_scores(self.model, self.pretext, validation, precision, most=_VALIDATED)
+        return pretext_scores(self.model, self.pretext, self.pieces, validation, precision, most=VALIDATED)
 
 
 def answered(model: TransferModel, pretext: Pretext, ids: Tensor, pieces: Pieces) -> tuple[Tensor, Tensor]:
@@ -85,14 +85,14 @@ def answered(model: TransferModel, pretext: Pretext, ids: Tensor, pieces: Pieces
 
 @torch.no_grad()
 def pretext_scores(
-    model: TransferModel, pretext: Pretext, texts: Examples, precision: str, *, most: int
+    model: TransferModel, pretext: Pretext, pieces: Pieces, texts: Examples, precision: str, *, most: int
 ) -> dict[str, float]:
     """`loss` and `log_likelihood` a piece in nats, `perplexity`, and `accuracy`, on `most` windows, evenly spread.
 
     What is asked is drawn from a seed of its own, so that the same is asked every time.
     """
     places = np.unique(np.linspace(0, len(texts) - 1, most).astype(np.int64))
-    device, pieces = model.device, pieces_of(model).to(model.device)
+    device = model.device
     total, right, count = torch.zeros((), device=device), torch.zeros((), device=device), 0
     forked = [device] if device.type == "cuda" else []
     with evaluating(model), autocast(device, precision), torch.random.fork_rng(devices=forked):

@@ -15,8 +15,7 @@ class Causal(Pretext):
     """Tell each next piece, as GPT learned."""
 
     paper: ClassVar[str] = "GPT, Radford et al. 2018, section 3.1, eq. 1"
-    auto: ClassVar[str] = "AutoModelForCausalLM"
-    closes: ClassVar[bool] = False
+    kind: ClassVar[str] = "causal"
 
     def config(self, size: Size, vocabulary: int, length: int, ids: dict[str, int]) -> PretrainedConfig:
         """GPT-2's."""

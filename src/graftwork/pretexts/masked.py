@@ -22,7 +22,7 @@ class Masked(Pretext):
         "BERT, Devlin et al. 2019, section 3.1; spans: SpanBERT, Joshi et al. 2020, section 3.1; gaps drawn anew: "
         "RoBERTa, Liu et al. 2019, section 4.1"
     )
-    auto: ClassVar[str] = "AutoModelForMaskedLM"
+    kind: ClassVar[str] = "masked"
 
     share: float = Field(default=0.15, gt=0, lt=1)
     """Of the pieces that are asked."""
