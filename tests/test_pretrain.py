@@ -268,10 +268,14 @@ def test_a_base_is_listed_among_the_runs(base: Any):
 
 
 def test_a_base_answers_no_task_and_says_so(base: Any):
+    from graftwork.compress import compress
     from graftwork.evaluate import evaluate
+    from graftwork.export import export
     from graftwork.fit import predict
 
-    for asked in (lambda: evaluate(base), lambda: predict(base, ["a text"])):
+    for asked in (
+        lambda: evaluate(base), lambda: predict(base, ["a text"]), lambda: compress(base), lambda: export(base)
+    ):  # fmt: skip
         with pytest.raises(InputError, match="is a base, which answers no task yet"):
             asked()
 

@@ -9,10 +9,10 @@ import copy
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ import graftwork.methods  # noqa: F401  puts every method on its shelf
 from graftwork.budget import Budget
 from graftwork.choice import InputError
 from graftwork.compressor import Compressor, steps_of
-from graftwork.evaluate import outputs, record
+from graftwork.evaluate import data_of, decided, outputs, record
 from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, World, peak_memory_mb
 from graftwork.latency import latency
@@ -35,11 +35,7 @@ from graftwork.regression import read_off, start_head, table
 from graftwork.report import report
 from graftwork.run import Run, refuse_replacing
 from graftwork.significance import Evidence, difference, standings
-
-if TYPE_CHECKING:
-    from graftwork.data import Data
-
-OnEvent = Callable[[dict[str, Any]], None]
+from graftwork.work import OnEvent
 
 DEFAULT_STEPS = "vocabulary, half"
 
@@ -140,12 +136,9 @@ class _Compressing:
         hardware: Hardware,
         on_event: OnEvent | None,
     ):
-        if run.state != "done":
-            raise InputError(
-                f"Run {str(run.path)!r} is {run.state}: there is nothing to compress yet. Finish it first."
-            )
+        run.require_fitted("compress")
         self.run, self.steps, self.seed, self.hardware, self.told = run, steps, seed, hardware, on_event
-        self.data = _data_of(run)
+        self.data = data_of(run)
         self.recipe = recipe_of(run.asked["method"])
         self.model = TransferModel.load(run.path / "model").to(hardware.torch_device())
         steps[0].require_suited(self.model)  # the others are asked when their turn has come
@@ -158,6 +151,7 @@ class _Compressing:
     def measured(self) -> list[Measured]:
         """The original and each step; afterwards `model` is the smallest."""
         self._note("Measuring the original")
+        self.answers, self.targets = outputs(self.model, self._examples(self.model, "validation"))
         evidence = self.evidence = self._evidence(self.model)
         found = [self._measured("original", self.model, evidence, "as it was", 0.0, {})]
         for number, step in enumerate(self.steps):
@@ -167,7 +161,9 @@ class _Compressing:
             notes = step.notes(self.model, smaller, self._examples(self.model, "validation"))
             head = self._recovered(smaller, step, number)
             self.model = smaller
-            self._decide(smaller)
+            self.answers, self.targets = outputs(smaller, self._examples(smaller, "validation"))
+            coverage, modifiers = self.run.asked.get("coverage", 1.0), self.recipe[-1].modifiers
+            smaller.decision = decided(smaller.task, self.answers, self.targets, coverage, modifiers)
             seconds = time.perf_counter() - began
             found.append(self._measured(step.title, smaller, self._evidence(smaller), head, seconds, notes))
         return found
@@ -218,19 +214,12 @@ class _Compressing:
         decision = model.task.decide(found, targets, 1.0) if model.task.decides else model.decision
         return float(model.task.score(found, targets, decision)[model.task.selection])
 
-    def _decide(self, model: TransferModel) -> None:
-        """Fit the decision to the answers as they are now."""
-        found, targets = outputs(model, self._examples(model, "validation"))
-        model.decision = model.task.decide(found, targets, self.run.asked.get("coverage", 1.0))
-        for modifier in self.recipe[-1].modifiers:
-            model.decision = modifier.decide(found, targets, model.decision)
-
     # --- how good, how large, how fast ---
 
     def _evidence(self, model: TransferModel) -> Evidence:
-        found, _ = outputs(model, self._examples(model, "validation"))
+        """What is known of the model whose validation was read last."""
         task = model.task
-        predictions = task.read(found, model.decision)
+        predictions = task.read(self.answers, model.decision)
         truth = self.data["validation"].labels()
         truth, guess = (
             [task.named(task.cell(name)) for name in names] for names in (truth, [p.label for p in predictions])
@@ -271,11 +260,10 @@ class _Compressing:
         }  # fmt: skip
         run = Run.create(path, self.run.asked | {"out": str(path)}, force=force)
         with run.working():
-            model, validation = self.model, self._examples(self.model, "validation")
+            model = self.model
             model.save(run.path / "model")
-            answers, targets = outputs(model, validation)
-            metrics = model.task.score(answers, targets, model.decision)
-            record(run, self.data, "validation", model.task, model.task.read(answers, model.decision), metrics)
+            metrics = model.task.score(self.answers, self.targets, model.decision)
+            record(run, self.data, "validation", model.task, model.task.read(self.answers, model.decision), metrics)
             happened = {"compression": compression, "decision": dataclasses.asdict(model.decision)}
             cost = {
                 "seconds": round(time.perf_counter() - began, 2), "peak_memory_mb": peak_memory_mb(),
@@ -295,19 +283,6 @@ class _Compressing:
     def _on_event(self, **event: Any) -> None:
         if self.told:
             self.told(event)
-
-
-def _data_of(run: Run) -> Data:
-    from graftwork.data import Data
-
-    data = Data.load(**run.asked["data"])
-    asked = run.data.get("fingerprint")
-    if asked and asked != data.fingerprint:
-        raise InputError(
-            f"The data of run {str(run.path)!r} has changed since it was fitted (fingerprint {asked[:12]}, now "
-            f"{data.fingerprint[:12]}). Put the old data back."
-        )
-    return data
 
 
 def _trains(step: Compressor) -> bool:

@@ -22,6 +22,7 @@ from graftwork.task import Decision, Prediction, Task
 if TYPE_CHECKING:
     from graftwork.data import Data
     from graftwork.features import Features
+    from graftwork.modifier import Modifier
 
 
 _NONE = np.zeros(0)
@@ -85,9 +86,7 @@ def evaluate(
     from graftwork.data import Data
 
     run = run if isinstance(run, Run) else Run.open(run)
-    if run.state != "done":
-        raise InputError(f"Run {str(run.path)!r} is {run.state}: there is nothing to evaluate yet. Finish it first.")
-    require_task(run)
+    run.require_fitted("evaluate")
     own = data is None
     options: dict[str, Any] = {"validation": 0, "test": 0} | load
     data = Data.load(**run.asked["data"]) if own else Data.load(data, **options)
@@ -104,16 +103,41 @@ def evaluate(
     return {"split": name, "rows": len(data[split]), **model.task.score(found, targets, model.decision)}
 
 
-def require_task(run: Run) -> None:
-    """Refuse a run of `pretrain`.
+def data_of(run: Run) -> Data:
+    """The data that a run was asked to learn from, as it was then.
 
     Raises:
-        InputError: it is a base, which answers no task.
+        InputError: it has changed since.
     """
-    if "corpus" in run.asked:
+    from graftwork.data import Data
+
+    asked = run.asked["data"]
+    data = Data.load(**asked) if isinstance(asked, dict) else Data.load(asked)
+    known = run.data.get("fingerprint")
+    if known and known != data.fingerprint:
         raise InputError(
-            f"{str(run.path)!r} is a base, which answers no task yet. Fit one: graft fit DATA --model {run.path}"
+            f"The data of run {str(run.path)!r} has changed since it began (fingerprint {known[:12]}, now "
+            f"{data.fingerprint[:12]}). Put the old data back, or start a new run."
         )
+    return data
+
+
+def decided(
+    task: Task, found: list[np.ndarray], targets: list[np.ndarray], coverage: float, modifiers: Sequence[Modifier]
+) -> Decision:
+    """The decision fitted to validation: the task's own, with what the last stage's modifiers make of it.
+
+    Args:
+        task: what is asked.
+        found: raw outputs of validation.
+        targets: what is right.
+        coverage: share to answer as sure, in (0, 1].
+        modifiers: of the last stage.
+    """
+    decision = task.decide(found, targets, coverage)
+    for modifier in modifiers:
+        decision = modifier.decide(found, targets, decision)
+    return decision
 
 
 def scored(run: Run, data: Data, split: str, hardware: Hardware | None = None) -> dict[str, Any]:

@@ -88,8 +88,7 @@ def export(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     _refuse_formats(to, quantized)
-    if run.state != "done":
-        raise InputError(f"Run {str(run.path)!r} is {run.state}: there is nothing to export yet. Finish it first.")
+    run.require_fitted("export")
     folder = Path(out or Path("exports") / f"{run.path.resolve().name}-{to}{'-int8' * quantized}").expanduser()
     _refuse_place(folder, force=force)
     inputs, labels = _rows(run)

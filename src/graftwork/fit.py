@@ -23,7 +23,7 @@ from graftwork import checkpoint, layers
 from graftwork.advise import advise
 from graftwork.budget import Budget
 from graftwork.choice import InputError, suggest, wording
-from graftwork.evaluate import outputs, record, require_task
+from graftwork.evaluate import data_of, decided, outputs, record
 from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, World, peak_memory_mb
 from graftwork.loop import Stage, Trained, default_budget, train
@@ -228,21 +228,12 @@ def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
     Raises:
         InputError: the run is finished or at work, or its data has changed since.
     """
-    from graftwork.data import Data
-
     began = time.perf_counter()
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_unfinished()
     request = Request.build(**run.asked)
-    data = Data.load(**request.data) if isinstance(request.data, dict) else Data.load(request.data)
-    asked = run.data.get("fingerprint")
-    if asked and asked != data.fingerprint:
-        raise InputError(
-            f"The data of run {str(run.path)!r} has changed since it began (fingerprint {asked[:12]}, now "
-            f"{data.fingerprint[:12]}). Put the old data back, or start a new run."
-        )
     return _Fitting(
-        run, request, data, resolve(request.model), World(request.hardware.torch_device()), on_event, began
+        run, request, data_of(run), resolve(request.model), World(request.hardware.torch_device()), on_event, began
     ).execute()
 
 
@@ -261,7 +252,7 @@ def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | No
     folder = path / "model" if (path / "model").is_dir() else path
     if not (folder / "graft.json").is_file():
         known = Run.open(path)
-        require_task(known)
+        known.require_task()
         raise InputError(f"Run {str(path)!r} is {known.state}: it has no model to predict with yet.")
     model = TransferModel.load(folder).to((hardware or Hardware()).torch_device())
     inputs = model.task.inputs(inputs)
@@ -418,9 +409,7 @@ class _Fitting(Work):
     ) -> None:
         """Fit the decision on validation, save, score as the saved model scores, and write the report."""
         found, targets = outputs(model, validation_rows)
-        model.decision = model.task.decide(found, targets, self.request.coverage)
-        for modifier in self.recipe[-1].modifiers:
-            model.decision = modifier.decide(found, targets, model.decision)
+        model.decision = decided(model.task, found, targets, self.request.coverage, self.recipe[-1].modifiers)
         model.save(self.run.path / "model")
         metrics = model.task.score(found, targets, model.decision)
         predictions = model.task.read(found, model.decision)

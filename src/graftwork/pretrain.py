@@ -129,11 +129,6 @@ def pretrain(
     return _Pretraining(run or Run.open(path), request, method, texts, begins, world, on_event, began).execute()
 
 
-def is_pretraining(run: Run) -> bool:
-    """Whether a run is one of these."""
-    return "corpus" in run.asked
-
-
 def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
     """Go on with an interrupted or failed pretraining from its last checkpoint, as if nothing had happened.
 

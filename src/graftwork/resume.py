@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from graftwork.fit import resume as resume_fit
-from graftwork.pretrain import is_pretraining
 from graftwork.pretrain import resume as resume_pretraining
 from graftwork.run import Run
 from graftwork.work import OnEvent
@@ -18,4 +17,4 @@ def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
         InputError: the run is finished or at work, or its data has changed since.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    return (resume_pretraining if is_pretraining(run) else resume_fit)(run, on_event=on_event)
+    return (resume_pretraining if run.is_base else resume_fit)(run, on_event=on_event)

@@ -167,6 +167,37 @@ class Run:
         if self.state == "done":
             raise InputError(f"Run {str(self.path)!r} is finished: there is nothing to resume.")
 
+    def require_fitted(self, verb: str) -> None:
+        """Refuse what only a finished run with an answer to a task can do.
+
+        Args:
+            verb: what it is to do, as `evaluate`.
+
+        Raises:
+            InputError: the run is not finished, or is a base.
+        """
+        if self.state != "done":
+            raise InputError(
+                f"Run {str(self.path)!r} is {self.state}: there is nothing to {verb} yet. Finish it first."
+            )
+        self.require_task()
+
+    def require_task(self) -> None:
+        """Refuse a base, which `pretrain` makes of plain text.
+
+        Raises:
+            InputError: it is one.
+        """
+        if self.is_base:
+            raise InputError(
+                f"{str(self.path)!r} is a base, which answers no task yet. Fit one: graft fit DATA --model {self.path}"
+            )
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it was asked to learn from plain text, and not from labels."""
+        return "corpus" in self.asked
+
     def set_state(self, state: State, cause: str | None = None) -> None:
         """Write the state, atomically; "running" is tied to the calling process.
 

@@ -131,28 +131,31 @@ def with_settings(
 
 
 def assigned(settings: Sequence[str] | None) -> dict[str, Any]:
-    """`["lr=1e-3", "objective.unit=word"]` as `{"lr": 0.001, "objective.unit": "word"}`.
+    """`["lr=0.001", "objective.unit=word"]` as `{"lr": 0.001, "objective.unit": "word"}`.
 
     Raises:
         InputError: not of that form.
     """
-    import yaml
-
     found: dict[str, Any] = {}
     for setting in settings or []:
         place, equals, said = setting.partition("=")
         if not equals or not place.strip():
             raise InputError(f"--set {setting!r} is not understood. Write field=value, such as lr=0.001.")
-        found[place.strip().replace("-", "_")] = yaml.safe_load(said)
+        found[place.strip().replace("-", "_")] = _read(said)
     return found
 
 
 def _value(said: str, cls: type[Choice], field: str) -> Any:
     """What was typed for a field: itself where the field is a text, else read as YAML."""
-    import yaml
-
     if field in cls.model_fields and cls.model_fields[field].annotation is str:
         return said
+    return _read(said)
+
+
+def _read(said: str) -> Any:
+    """What was typed, read as YAML; itself where it is none."""
+    import yaml
+
     try:
         return yaml.safe_load(said)
     except yaml.YAMLError:

@@ -187,12 +187,11 @@ def resume(run: typed.Folder, evaluate: typed.Evaluate = True, as_json: typed.Js
     screen = screen_of(as_json)
     opened = Run.open(run)
     opened.require_unfinished()
-    from graftwork.pretrain import is_pretraining
     from graftwork.resume import resume
 
     with screen.progress() as meter:
         finished = resume(opened, on_event=meter)
-    if is_pretraining(finished):
+    if finished.is_base:
         return show_pretrained(screen, finished)
     _score_and_show(screen, finished, evaluate=evaluate)
     screen.answer(**_told(finished))
