@@ -194,6 +194,20 @@ def few_shot(data: Data, shots: int, seed: int) -> Data:
     return Data.load({"train": train, "validation": validation, "test": _rows(data, "test")})
 
 
+def small(data: Data, validation: int) -> Data:
+    """The same train and test rows, and at most so many of validation, drawn at random, the same for every seed.
+
+    Where train is small, reading all of validation again and again would cost more than training.
+    """
+    import numpy as np
+
+    from graftwork.data import Data
+
+    rows = {name: _rows(data, name) for name in ("train", "validation", "test")}
+    kept = np.sort(np.random.default_rng(0).permutation(len(rows["validation"]))[:validation])
+    return Data.load(rows | {"validation": [rows["validation"][i] for i in kept]})
+
+
 def _rows(data: Data, split: str) -> list[dict[str, Any]]:
     texts, labels = data[split].inputs(), data[split].labels()
     return [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
