@@ -404,3 +404,44 @@ def test_saved_data_is_read_again_from_its_folder_also_with_fewer_shots(tmp_path
     fewer = opened.few(3)
     assert fewer["train"].counts == {"a": 3, "b": 3}
     assert Data.load(**fewer.source).fingerprint == fewer.fingerprint
+
+
+NAMED = [{"text": f"text number {i} of many", "label": ("lost_card", "newPin")[i % 2]} for i in range(40)]
+
+
+def test_the_name_of_each_class_is_one_more_train_text_of_it():
+    source = {"train": NAMED, "validation": NAMED[:4], "test": NAMED[4:8]}
+    plain, named = Data.load(source, shots=5), Data.load(source, shots=5, class_names=True)
+    own = named["train"].rows == 0
+    added = zip(named["train"].where(own).inputs(), named["train"].where(own).labels(), strict=True)
+    assert dict(added) == {"lost card": "lost_card", "new Pin": "newPin"}
+    assert named["train"].where(~own).inputs() == plain["train"].inputs()
+    assert named["test"].inputs() == plain["test"].inputs()
+    assert named.fingerprint != plain.fingerprint
+    assert "2 class names of 2 are texts of train" in named.said[-1]
+
+
+def test_class_names_stay_with_fewer_shots_and_are_not_added_twice(tmp_path):
+    named = Data.load({"train": NAMED, "validation": NAMED[:4]}, class_names=True)
+    assert named.few(3)["train"].counts == {"lost_card": 4, "newPin": 4}
+    opened = Data.load(named.save(tmp_path / "saved"), class_names=True)
+    assert opened.fingerprint == named.fingerprint == Data.load(**opened.source).fingerprint
+
+
+def test_a_class_name_that_stands_in_a_held_out_split_is_not_learned_from():
+    held = [*NAMED[:2], {"text": "Lost card", "label": "lost_card"}]
+    named = Data.load({"train": NAMED, "validation": held}, class_names=True)
+    assert "lost card" not in named["train"].inputs()
+    assert "new Pin" in named["train"].inputs()
+
+
+def test_several_labels_a_text_have_names_too():
+    rows = [{"text": f"text {i} of many", "label": ["joy", "anger"][: i % 2 + 1]} for i in range(20)]
+    named = Data.load({"train": rows, "validation": rows[:2]}, class_names=True)["train"]
+    assert named.where(named.rows == 0).labels() == [["anger"], ["joy"]]
+
+
+def test_class_names_that_are_no_words_are_refused():
+    rows = [{"text": f"text number {i}", "label": str(i % 2)} for i in range(20)]
+    with pytest.raises(InputError, match="'0' says nothing in words"):
+        Data.load({"train": rows, "validation": rows[:2]}, label="label", class_names=True)

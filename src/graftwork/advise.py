@@ -296,6 +296,7 @@ class _Adviser:
         for option in ("limit", "shots"):
             if given.get(option) is not None:
                 words += [f"--{option}", str(given[option])]
+        words += ["--class-names"] * bool(given.get("class_names"))
         return " ".join(words)
 
     # --- evidence ---

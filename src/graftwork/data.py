@@ -41,6 +41,8 @@ DRAWS = 20
 """So many texts of other rows are drawn for a pair without a label, until one differs from both."""
 PAIR = " | "
 """What stands between the texts of a pair or triplet where they are written as one."""
+_OF_NO_ROW = 0
+"""Stands for a row number where a text is from no row of the source."""
 FORMAT = 1
 """Of the folders `Data.save` writes."""
 
@@ -219,6 +221,7 @@ class Data:
         seed: int = 0,
         limit: int | None = None,
         shots: int | None = None,
+        class_names: bool = False,
     ) -> Data:
         """Read `source`, give each column its role, and cut the splits that are missing.
 
@@ -241,6 +244,7 @@ class Data:
             seed: Of the cuts.
             limit: At most this many train rows are kept, drawn at random, stratified.
             shots: At most this many train rows of each class are kept, drawn at random; fewer shots are a part of more.
+            class_names: Whether the name of each class, as words, is one more text of it in train.
 
         Raises:
             DataError: The source cannot be used; `findings` says why, with places.
@@ -248,7 +252,8 @@ class Data:
         """
         if isinstance(source, Data) or _is_saved(source):
             made = source if isinstance(source, Data) else cls.open(source)
-            return made if shots is None else made.few(shots)
+            made = made if shots is None else made.few(shots)
+            return made.with_class_names() if class_names else made
         drop = _known_drops(drop)
         for name, share in (("validation", validation), ("test", test)):
             if isinstance(share, (int, float)) and not 0 <= share <= 0.5:
@@ -304,12 +309,14 @@ class Data:
                 "seed": seed,
                 "limit": limit,
                 "shots": None,
+                "class_names": False,
             },
             name=reading.name,
             groups=groups,
             scored=roles.scored,
         )
-        return whole if shots is None else whole.few(shots)
+        whole = whole if shots is None else whole.few(shots)
+        return whole.with_class_names() if class_names else whole
 
     @classmethod
     def of(cls, given: Any, **options: Any) -> Data:
@@ -328,7 +335,8 @@ class Data:
             raise InputError(f"shots must be a number of train rows a class from 1 on; got {shots!r}.")
         if self.task != "classification" or self.multi_label:
             raise InputError("shots counts rows of each class, so it needs one class a text. Give limit instead.")
-        kept = _few(self["train"], shots, self.source["seed"])
+        kept = self["train"].rows == _OF_NO_ROW  # the names of classes stay
+        kept[~kept] = _few(self["train"].where(~kept), shots, self.source["seed"])
         said = f"Only {number(shots, 'train row')} a class are used (shots): {kept.sum():,} in all."
         return replace(
             self,
@@ -337,6 +345,38 @@ class Data:
             dropped=MappingProxyType({**self.dropped, "shots": int((~kept).sum())}),
             source={**self.source, "shots": shots},
             groups={name: group[kept] if name == "train" else group for name, group in self.groups.items()},
+        )
+
+    def with_class_names(self) -> Data:
+        """This data with one more train text a class: its name, read as words.
+
+        `card_arrival` says what the class is about as well as a customer does, which counts where labels are few.
+
+        Raises:
+            InputError: the names are no words, or a row is not of classes.
+        """
+        if self.task != "classification":
+            raise InputError(f"class_names needs classes, and the task is {self.task!r}. Leave it out.")
+        if (self["train"].rows == _OF_NO_ROW).any():
+            return self
+        texts = [_as_words(name) for name in self.labels]
+        if strange := [name for name, text in zip(self.labels, texts, strict=True) if not text]:
+            raise InputError(
+                f"The class name {strange[0]!r} says nothing in words. Name the classes, or leave class_names out."
+            )
+        train = self["train"].table
+        column = pa.chunked_array([texts], train.schema.field("input").type)
+        new = [(t, n) for t, n, near in zip(texts, self.labels, self.near_held_out(column), strict=True) if not near]
+        labels = [[name] if self.multi_label else name for _, name in new]
+        rows = {"input": [text for text, _ in new], "label": labels, "row": [_OF_NO_ROW] * len(new)}
+        added = pa.table(rows, schema=train.schema)
+        said = f"{number(len(new), 'class name')} of {len(self.labels)} are texts of train, too (class_names)."
+        return replace(
+            self,
+            splits=MappingProxyType({**self.splits, "train": Split(pa.concat_tables([train, added]))}),
+            said=(*self.said, said),
+            source={**self.source, "class_names": True},
+            groups={},
         )
 
     def near_held_out(self, texts: pa.ChunkedArray) -> np.ndarray:
@@ -418,8 +458,8 @@ class Data:
             said=tuple(about["said"]),
             findings=tuple(Finding(**item | {"rows": tuple(item["rows"])}) for item in about["findings"]),
             dropped=MappingProxyType(about["dropped"]),
-            # what reads it again is the folder; the shots it was reduced to are in it
-            source={**about["source"], "source": str(folder.resolve()), "shots": None},
+            # what reads it again is the folder; the shots it was reduced to, and the names it was given, are in it
+            source={**about["source"], "source": str(folder.resolve()), "shots": None, "class_names": False},
             name=about["name"],
             scored=about.get("scored", False),
         )
@@ -653,6 +693,17 @@ def _few(split: Split, shots: int, seed: int) -> np.ndarray:
     kept = np.zeros(len(split), dtype=bool)
     kept[order[by_class[place < shots]]] = True
     return kept
+
+
+def _as_words(name: str) -> str:
+    """A class name as it would be read aloud; "" where it holds no word.
+
+    Example:
+        >>> _as_words("Refund_not_showing-up"), _as_words("lostCard"), _as_words("3")
+        ('Refund not showing up', 'lost Card', '')
+    """
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[\W_]+", " ", name).strip()
+    return words if re.search(r"[^\W\d]", words) else ""
 
 
 def _with_others(split: Split, seed: tuple[int, ...]) -> Split:

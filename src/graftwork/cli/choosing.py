@@ -28,6 +28,7 @@ def compare(
     validation: typed.Validation = None,
     test: typed.Test = None,
     limit: typed.Limit = None,
+    class_names: typed.ClassNames = None,
     data_seed: typed.DataSeed = None,
     device: typed.Device = None,
     precision: typed.Precision = None,
@@ -41,7 +42,7 @@ def compare(
 
     load = load_options(
         text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, limit=limit,
-        seed=data_seed, task=task,
+        class_names=class_names, seed=data_seed, task=task,
     )  # fmt: skip
     screen = screen_of(as_json)
     with screen.progress() as meter:
@@ -79,6 +80,7 @@ def advise(
     test: typed.Test = None,
     limit: typed.Limit = None,
     shots: typed.Shots = None,
+    class_names: typed.ClassNames = None,
     data_seed: typed.DataSeed = None,
     device: typed.Device = None,
     precision: typed.Precision = None,
@@ -95,7 +97,7 @@ def advise(
     )
     load = load_options(
         text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, limit=limit,
-        shots=shots, seed=data_seed, task=task,
+        shots=shots, class_names=class_names, seed=data_seed, task=task,
     )  # fmt: skip
     screen = screen_of(as_json)
     with screen.progress() as meter:

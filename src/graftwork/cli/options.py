@@ -110,6 +110,12 @@ Limit = Annotated[int | None, typer.Option(help="Use at most this many train row
 Shots = Annotated[
     int | None, typer.Option(help="Use at most this many train rows of each class.", rich_help_panel=DATA)
 ]
+ClassNames = Annotated[
+    bool | None,
+    typer.Option(
+        "--class-names", help="Let each class's name, as words, be one more train text of it.", rich_help_panel=DATA
+    ),
+]
 DataSeed = Annotated[int | None, typer.Option(help="Of the cuts into splits.", rich_help_panel=DATA)]
 
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=MACHINE)]

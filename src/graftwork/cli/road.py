@@ -147,6 +147,7 @@ def fit(
     target: typed.Target = None,
     limit: typed.Limit = None,
     shots: typed.Shots = None,
+    class_names: typed.ClassNames = None,
     data_seed: typed.DataSeed = None,
     device: typed.Device = None,
     precision: typed.Precision = None,
@@ -167,7 +168,7 @@ def fit(
     )
     load = load_options(
         text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, target=target,
-        limit=limit, shots=shots, seed=data_seed, positive=positive,
+        limit=limit, shots=shots, class_names=class_names, seed=data_seed, positive=positive,
     )  # fmt: skip
     asked = request(
         data, data=load, methods=method, settings=settings, hardware=hardware, model=model, task=task, budget=budget,
