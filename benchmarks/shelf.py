@@ -1,4 +1,4 @@
-"""Every method and every head on one real data set: does it beat the commonest class, and its own start?
+"""Every method and head on one real data set: better than the commonest class and its own start, and the same as ONNX?
 
     python benchmarks/shelf.py DATA_FOLDER [--only METHOD]
 
@@ -53,10 +53,35 @@ def score(benchmark: Benchmark, method: str, seed: int) -> dict[str, Any]:
         }  # fmt: skip
 
 
+def exported(benchmark: Benchmark, method: str) -> dict[str, Any]:
+    """After few steps: does the model that was saved, loaded and written as ONNX answer validation as the run does?"""
+    from graftwork.data import Data
+    from graftwork.export import export
+    from graftwork.fit import fit
+    from graftwork.method import recipe_of
+
+    data = small(Data.load(benchmark.source("sentence_polarity"), shots=8), VALIDATION_ROWS)
+    budget = "5steps" if any(stage.gradient for stage in recipe_of(method)) else None
+    with workplace() as folder:
+        saved = Data.load(data.save(folder / "data"))  # export reads the rows again
+        run = fit(saved, method=method, budget=budget, out=folder / "run", hardware=benchmark.hardware)
+        gate = export(run, "onnx", out=folder / "onnx").gate
+        return {"rows": gate.rows, "agreement": gate.agreement, "largest_difference": gate.largest_difference}
+
+
 def main() -> None:
     every = shelf()
     benchmark = Benchmark("shelf", parts=every)
-    rows: list[tuple[str, ...]] = [("method", "test accuracy, %", "over the majority", "over its start", "seconds")]
+    rows: list[tuple[str, ...]] = [
+        (
+            "method",
+            "test accuracy, %",
+            "over the majority",
+            "over its start",
+            "seconds",
+            "as ONNX: labels, probabilities",
+        )
+    ]
     starts = [benchmark.measured(f"{START}, seed {s}", score, benchmark, START, s) for s in SEEDS]
     for method in benchmark.parts:
         runs = [benchmark.measured(f"{method}, seed {s}", score, benchmark, method, s) for s in SEEDS]
@@ -64,8 +89,11 @@ def main() -> None:
         gain = interval([run["accuracy"] - run["majority"] for run in runs])
         further = interval([run["accuracy"] - start["accuracy"] for run, start in zip(runs, starts, strict=True)])
         seconds = sum(run["seconds"] for run in runs) / len(runs)
-        benchmark.summarise(**{method: {"accuracy": accuracy, "over_majority": gain, "over_start": further}})
-        rows.append((method, percent(accuracy), percent(gain), percent(further), f"{seconds:.0f}"))
+        other = benchmark.measured(f"{method}, exported", exported, benchmark, method)
+        found = {"accuracy": accuracy, "over_majority": gain, "over_start": further, "exported": other["agreement"]}
+        benchmark.summarise(**{method: found})
+        same = f"{other['agreement']:.0%} equal, apart by {other['largest_difference']:.0e}"
+        rows.append((method, percent(accuracy), percent(gain), percent(further), f"{seconds:.0f}", same))
     table(*rows)
 
 
