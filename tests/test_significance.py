@@ -28,11 +28,11 @@ def runs(generator: np.random.Generator, difficulty: np.ndarray, seeds: int, gap
 def test_two_seeds_of_one_recipe_are_tied_in_at_least_95_of_100_pairs(seeds):
     generator = np.random.default_rng(0)
     tied = 0
-    for _ in range(500):
+    for _ in range(200):
         difficulty = generator.beta(4, 0.6, 3000)
         pair = {"a": runs(generator, difficulty, seeds), "b": runs(generator, difficulty, seeds)}
         tied += all(s.tied for s in standings(pair, draws=400).values())
-    assert tied >= 475
+    assert tied >= 190
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -42,7 +42,7 @@ def test_a_gap_of_three_points_on_3000_rows_is_found_in_at_least_90_of_100_pairs
     for _ in range(200):
         difficulty = 0.03 + 0.97 * generator.beta(4, 0.6, 3000)
         pair = {"good": runs(generator, difficulty, seeds), "bad": runs(generator, difficulty, seeds, gap=0.03)}
-        found += not standings(pair, draws=1000)["bad"].tied
+        found += not standings(pair, draws=400)["bad"].tied
     assert found >= 180
 
 
