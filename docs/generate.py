@@ -136,7 +136,7 @@ def results(language: str) -> Iterator[tuple[str, str, str]]:
     for name, told in (
         ("probe", _probe), ("full", _full), ("tasks", _tasks), ("speed", _speed), ("resume", _resume),
         ("memory", _memory), ("budget", _budget), ("advisor", _advisor), ("ranking", _ranking), ("fewshot", _fewshot),
-        ("side", _side), ("meta", _meta),
+        ("side", _side), ("meta", _meta), ("lora", _lora), ("imbalance", _imbalance), ("shelf", _shelf),
     ):  # fmt: skip
         file = ROOT / "benchmarks" / "results" / f"{name}.json"
         if file.is_file():
@@ -205,6 +205,50 @@ def _meta(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
         )
         gain = "gain on the encoder as it was" if english else "比原编码器高"
         yield what, f"{_interval(value['accuracy'])}; {gain} {_interval(value['gain'])}"
+
+
+def _lora(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if summary := found.get("summary"):
+        gaps = "; ".join(f"{name} {_interval(value['gap'], sign=True)}" for name, value in summary.items())
+        what = "LoRA above full fine-tuning, few labels, the same steps" if english else (
+            "LoRA 比全量微调高（少量标签，步数相同）")  # fmt: skip
+        yield what, gaps
+
+
+def _imbalance(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    for method in ("linear-probe", "side-network"):
+        of = {name: value for name, value in found.get("summary", {}).items() if name.partition(":")[0] == method}
+        if not of:
+            continue
+        best = max(of, key=lambda name: of[name]["macro_f1"]["mean"])
+        plain, with_best = _interval(of[method]["macro_f1"]), _interval(of[best]["macro_f1"])
+        draws, remedy = of[method]["macro_f1"]["n"], best.partition(":")[2]
+        yield (
+            (f"one class 100 times as frequent, {method}, {draws} draws: macro F1", f"{plain}; {remedy} {with_best}")
+            if english
+            else (f"一类比另一类多 100 倍，{method}（{draws} 次抽样）：macro F1", f"{plain}；{remedy} {with_best}")
+        )
+
+
+def _shelf(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if summary := found.get("summary"):
+        count = len(summary)
+        better, further = (
+            sum(value[key]["mean"] > 0 for value in summary.values()) for key in ("over_majority", "over_start")
+        )
+        same = sum(value["exported"] == 1 for value in summary.values())
+        yield (
+            (
+                f"every method and head, 100 labels a class, 60 steps ({count}): better than the commonest class; than "
+                "the frozen encoder; the same labels as ONNX",
+                f"{better}; {further}; {same}",
+            )
+            if english
+            else (
+                f"全部方法与输出头（{count} 个），每类 100 条，60 步：优于最常见类别；优于原编码器；ONNX 标签不变",
+                f"{better}；{further}；{same}",
+            )
+        )
 
 
 def _full(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
@@ -291,9 +335,11 @@ def _budget(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
         yield (what if english else f"`--budget` {asked}：与要求的最大偏差"), f"{worst:+.1%}"
 
 
-def _interval(value: dict[str, Any]) -> str:
+def _interval(value: dict[str, Any], *, sign: bool = False) -> str:
     half = value["half_width_95"]
-    return f"{100 * value['mean']:.1f}" + (f" ± {100 * half:.1f}" if half is not None else "") + " %"
+    return (
+        f"{100 * value['mean']:{'+' if sign else ''}.1f}" + (f" ± {100 * half:.1f}" if half is not None else "") + " %"
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
