@@ -27,10 +27,11 @@ class StackedNetwork(HeadNetwork):
         super().__init__()
         self.source = LinearNetwork(dim, classes, normalized=True, scale=scale)
         self.domain = LinearNetwork(dim, 1, normalized=True, scale=scale)
-        self.stack = nn.Sequential(nn.Linear(dim + classes + 1, hidden), nn.GELU(), nn.Linear(hidden, classes))
+        last = nn.Linear(hidden, classes)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.stack = nn.Sequential(nn.Linear(dim + classes + 1, hidden), nn.GELU(), last)
         self.scale = scale
-        nn.init.zeros_(self.stack[2].weight)
-        nn.init.zeros_(self.stack[2].bias)
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
         """(..., dim) to logits (..., classes)."""

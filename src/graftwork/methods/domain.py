@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,8 +25,9 @@ from graftwork.features import embeddings
 from graftwork.head import Head
 from graftwork.heads.linear import LinearNetwork
 from graftwork.heads.stacked import Stacked, StackedNetwork
-from graftwork.method import ParamGroup
-from graftwork.methods.finetune import FullFineTuning
+from graftwork.method import Method, ParamGroup
+from graftwork.methods.finetune import FullFineTuning, TopLayers
+from graftwork.methods.probe import LinearProbe
 from graftwork.model import pool
 from graftwork.objective import Objective
 
@@ -82,8 +83,9 @@ class Alignment(DomainAdaptation, abstract=True):
 
     def objective(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Objective:
         """The task's loss on source rows, and the gap."""
-        kind = _TwoDomains if isinstance(train, Beside) else Objective
-        return kind(self, model, train, weights)
+        if not isinstance(train, Beside):
+            return super().objective(model, train, weights)
+        return _TwoDomains(self, model, train, weights)
 
 
 class Dann(Alignment):
@@ -224,8 +226,9 @@ class PseudoLabels(DomainAdaptation):
 
     def objective(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Objective:
         """The losses of both."""
-        kind = _SelfTaught if isinstance(train, Beside) else Objective
-        return kind(self, model, train, weights)
+        if not isinstance(train, Beside):
+            return super().objective(model, train, weights)
+        return _SelfTaught(self, model, train, weights)
 
     def notes(self, model: TransferModel) -> dict[str, Any]:
         """How many target rows were given a label, of which class, and how often such labels are right in source."""
@@ -356,6 +359,29 @@ def _stack(model: TransferModel) -> None:
     model.head = head.to(model.device)
 
 
+def plain(recipe: Sequence[Method]) -> list[Method]:
+    """The same recipe without what it makes of the target: what adapting is compared with."""
+    found: list[Method] = []
+    for stage in recipe:
+        others = tuple(m for m in stage.modifiers if "target" not in m.needs)
+        if len(others) < len(stage.modifiers):
+            stage = stage.model_copy(update={"modifiers": others})
+        if isinstance(stage, Alignment):
+            stage = stage.model_copy(update={"weight": 0.0})
+        if not isinstance(stage, PseudoLabels):
+            found.append(stage)
+    return found or [_without_pseudo_labels(recipe[0])]
+
+
+def _without_pseudo_labels(stage: Method) -> Method:
+    """What learns from the source alone, in the same way: of what a stage trains, with its settings."""
+    assert isinstance(stage, PseudoLabels)
+    if stage.blocks == 0:
+        return LinearProbe()
+    cls = FullFineTuning if stage.blocks is None else TopLayers
+    return cls(**{name: getattr(stage, name) for name in stage.model_fields_set & cls.model_fields.keys()})
+
+
 # --- batches of two domains ---
 
 
@@ -437,7 +463,7 @@ class _TwoDomains(Objective):
 
 
 class _SelfTaught(_TwoDomains):
-    method: PseudoLabels
+    method: PseudoLabels  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def _of_target(self, target: Batch) -> Tensor:
         return self.method.weight * self.answers(self._logits(target), target.targets)
