@@ -6,6 +6,7 @@ validation, and on labelled target rows where there are some for judging. These 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +18,7 @@ import numpy as np
 import graftwork.methods  # noqa: F401  puts every method on its shelf
 from graftwork.budget import Budget
 from graftwork.choice import InputError
+from graftwork.corpus import Corpus
 from graftwork.evaluate import evidence_of
 from graftwork.finding import Finding, Kind
 from graftwork.fit import fit
@@ -31,7 +33,7 @@ from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.pretrain import pretrain
 from graftwork.report import report
-from graftwork.run import Run, refuse_replacing
+from graftwork.run import Run, atomic_write, refuse_replacing
 from graftwork.shift import Shift, embedded, masked_loss, plain_texts, shift, texts_model
 from graftwork.significance import Evidence, difference
 from graftwork.work import OnEvent
@@ -43,6 +45,10 @@ PRETRAINING = "continued-pretraining"
 """What is asked for as the first stage, and no method of `fit`: the base is made anew."""
 LEVEL = 0.05
 """A difference with a p below this is believed."""
+
+_WINDOW = 64  # pieces that are read at once, of texts that are short as a rule
+_HELD_WORDS = 400
+_SMALL = 5_000_000  # bytes of texts that may be held in memory
 
 _Kind = partial(Kind, about="adaptation")
 HURT = _Kind("adaptation-hurt", "warning", "The adapted model is worse than the one that was not adapted.")
@@ -170,7 +176,7 @@ class _Adapting:
         self, model: str | Path, target: str | Path, hardware: Hardware, seed: int, told: OnEvent | None, force: bool
     ):
         self.model, self.target, self.hardware = model, target, hardware
-        self.seed, self.told, self.force = seed, told, force
+        self.seed, self.told, self.force, self.said = seed, told, force, set[str]()
         resolve(model)
 
     # --- with labels of a source ---
@@ -192,6 +198,7 @@ class _Adapting:
                 refuse_replacing(place, force=self.force)
         for sentence in data.said:
             self._note(sentence)
+        self.said |= set(data.said)
         self._note("Measuring the shift")
         measured = shift(data, model=self.model, seed=self.seed, hardware=self.hardware)
         for sentence in measured.said:
@@ -210,7 +217,7 @@ class _Adapting:
         told["before"] = str(before.path)
         base: Run | None = None
         if pretrains:
-            base = self._pretrained(_beside(path, "base"), spent, data.columns.text)
+            base = self._pretrained(_beside(path, "base"), spent, plain_texts(data["target"], most=None))
             told["base"] = str(base.path)
             told["forgetting"] = self._forgetting(base, plain_texts(data["train"]), "the source's texts")
         after = self._fitted(data, recipe, path, spent, base)
@@ -242,7 +249,7 @@ class _Adapting:
         steps = budget if any(m.gradient for m in recipe) else None
         return fit(
             data, model=base.path if base else self.model, method=list(recipe), budget=steps, seed=self.seed, out=path,
-            force=self.force, hardware=self.hardware, on_event=self.told,
+            force=self.force, hardware=self.hardware, on_event=self._hear,
         )  # fmt: skip
 
     def _on_validation(self, before: Run, after: Run, data: Data) -> Judged:
@@ -273,7 +280,9 @@ class _Adapting:
 
         path = out or Run.default_path(Path(self.target).stem, "adapted")
         self._note("Without labels of a source there is no shift to measure: the model goes on reading the target.")
-        base = self._pretrained(path, str(Budget.parse(budget)) if budget else "1epochs", None)
+        size = sum(file.stat().st_size for file in Corpus(self.target).files)
+        texts = [text for text, _ in Corpus(self.target).passages("all")] if size < _SMALL else None
+        base = self._pretrained(path, str(Budget.parse(budget)) if budget else "1epochs", texts)
         general = plain_texts(Data.load("pydocs", test=0)["train"])
         forgotten = self._forgetting(base, general, "sentences about Python, the only other texts at hand")
         told = {
@@ -282,12 +291,14 @@ class _Adapting:
         }  # fmt: skip
         return self._told(base, told, _findings([], forgotten))
 
-    def _pretrained(self, path: Path, budget: str, column: str | None) -> Run:
-        self._note(f"Reading the target further: {path.name}")
+    def _pretrained(self, path: Path, budget: str, texts: Sequence[str] | None) -> Run:
+        """The model after reading the target on; of few texts, more than usual are held out, so that they tell."""
+        self._note(f"Reading the target on: {path.name}")
         folder = resolve(self.model)
+        corpus = self.target if texts is None else _corpus(_beside(path, "texts"), texts)
         return pretrain(
-            self.target, objective=kind_of(folder), model=self.model, budget=budget, seed=self.seed,
-            length=min(128, Text.from_folder(folder).max_length), column=column, out=path, force=self.force,
+            corpus, objective=kind_of(folder), model=self.model, budget=budget, seed=self.seed,
+            length=min(_WINDOW, Text.from_folder(folder).max_length), out=path, force=self.force,
             hardware=self.hardware, on_event=self.told,
         )  # fmt: skip
 
@@ -313,7 +324,7 @@ class _Adapting:
         told |= {
             "method": [m if isinstance(m, (str, dict)) else m.spec() for m in told["method"]],
             "judged": [asdict(j) for j in judged], "forgetting": asdict(forgotten) if forgotten else None,
-            "said": [*said, *(f.message for f in findings)], "hurt": any(f.code == HURT.code for f in findings),
+            "said": said, "hurt": any(f.code == HURT.code for f in findings),
         }  # fmt: skip
         run.update(happened={"adaptation": told}, findings=[*run.findings, *(f.as_dict() for f in findings)])
         if not run.is_base:
@@ -321,8 +332,12 @@ class _Adapting:
         return run
 
     def _note(self, message: str) -> None:
-        if self.told:
-            self.told({"event": "note", "message": message})
+        self._hear({"event": "note", "message": message})
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        """Pass on what a run tells; what the data was understood to be is not said again for every run."""
+        if self.told and event.get("message") not in self.said:
+            self.told(event)
 
 
 def supported(measured: Shift) -> tuple[list[Any], str]:
@@ -336,6 +351,17 @@ def supported(measured: Shift) -> tuple[list[Any], str]:
 
 def _beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}-{what}")
+
+
+def _corpus(folder: Path, texts: Sequence[str]) -> Path:
+    """A folder of texts for `pretrain`: one in twenty is held out, or more until these hold 400 words, up to a half."""
+    words = np.cumsum([len(text.split()) for text in texts])
+    held = min(max(len(texts) // 20, int(np.searchsorted(words, _HELD_WORDS)) + 1), len(texts) // 2)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, some in (("validation", texts[:held]), ("train", texts[held:])):
+        lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in some)
+        atomic_write(folder / f"{name}.jsonl", lines.encode())
+    return folder
 
 
 def _titles(chosen: Sequence[Any]) -> list[str]:
@@ -367,19 +393,18 @@ def _findings(judged: Sequence[Judged], forgotten: Forgetting | None) -> list[Fi
     """What a user must know: whether it hurt, whether it helped, or that nobody can tell."""
     found = []
     for each in judged:
-        if each.p < LEVEL:
-            found.append((HURT if each.difference < 0 else HELPED)(each.sentence, where=each.on, fix=_fix(each)))
+        points = f"{100 * abs(each.difference):.1f} points, p {each.p:.2g}"
+        if each.p < LEVEL and each.difference < 0:
+            fix = "Take the run that was not adapted." if each.on == "target" else "Do not use it on source texts."
+            found.append(HURT(f"Adapting hurt on {each.on}: {points}.", fix=fix))
+        elif each.p < LEVEL:
+            found.append(HELPED(f"Adapting helped on {each.on}: {points}."))
     if judged and judged[-1].on != "target":
-        message = "No labelled target rows were given, so that nobody knows what adapting did to the target."
+        message = "No labelled target rows were given, so nobody knows what adapting did to the target."
         found.append(UNTOLD(message, fix="Label some, 200 say, and give them with --judge."))
     elif judged and judged[-1].p >= LEVEL:
-        found.append(UNTOLD(f"No difference can be told. {judged[-1].sentence}", where="target"))
+        found.append(UNTOLD(f"No difference can be told on {judged[-1].rows:,} rows of the target."))
     if forgotten and forgotten.before and (forgotten.after or 0.0) > forgotten.before:
-        found.append(FORGOTTEN(forgotten.sentence))
+        message = f"What was read on cost {(forgotten.after or 0.0) - forgotten.before:.2f} nats a hidden piece"
+        found.append(FORGOTTEN(f"{message} on {forgotten.of}."))
     return found
-
-
-def _fix(judged: Judged) -> str:
-    if judged.difference > 0:
-        return ""
-    return "Take the run that was not adapted." if judged.on == "target" else "Take it for source texts, at least."

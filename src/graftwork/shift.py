@@ -204,9 +204,9 @@ def shift(
     )  # fmt: skip
 
 
-def plain_texts(split: Split, generator: np.random.Generator | None = None) -> list[str]:
-    """At most `TEXTS` of its texts, drawn at random; the words of a tagged one, and the texts of a pair, joined."""
-    rows = np.sort((generator or np.random.default_rng(0)).permutation(len(split))[:TEXTS])
+def plain_texts(split: Split, generator: np.random.Generator | None = None, *, most: int | None = TEXTS) -> list[str]:
+    """At most so many of its texts, drawn at random; the words of a tagged one, and the texts of a pair, joined."""
+    rows = np.sort((generator or np.random.default_rng(0)).permutation(len(split))[:most])
     return [given if isinstance(given, str) else " ".join(given) for given in split.inputs(rows)]
 
 
