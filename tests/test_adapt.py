@@ -27,7 +27,7 @@ def texts(tmp_path_factory):
     """A file of target texts, each with words that the source never has."""
     file = tmp_path_factory.mktemp("texts") / "target.txt"
     rows = learnable("classification", seed=1)["train"]
-    file.write_text("\n\n".join(f"anna {row['text']} boris" for row in rows), encoding="utf-8")
+    file.write_text("\n\n".join(f"paris {row['text']} london" for row in rows), encoding="utf-8")
     return file
 
 
@@ -48,9 +48,9 @@ def test_domains_that_lie_apart_are_told_apart_and_a_domain_from_itself_is_not(l
     rows = learnable("classification", rows=300)
     apart = shift(rows, target=str(texts), model=language)
     alike = shift(rows, target={"train": learnable("classification", seed=1)["train"]}, model=language)
-    assert apart.distance > 1.5 > 0.6 > alike.distance
+    assert apart.distance > 0.7 > 0.5 > alike.distance
     assert apart.low <= apart.distance <= apart.high
-    assert apart.target.pieces_a_word > 1.3 > alike.target.pieces_a_word == 1.0  # names are read in pieces
+    assert apart.target.pieces_a_word > 1.3 > alike.target.pieces_a_word == 1.0  # cities are read in pieces
     assert apart.language_model == str(language)
     assert apart.harder == apart.target.masked_loss - apart.source.masked_loss
     assert apart.rarer
@@ -70,7 +70,7 @@ def test_nothing_is_measured_without_a_target():
 def test_a_text_file_has_a_text_a_line_and_empty_lines_are_none(texts):
     data = Data.load(learnable("classification"), target=str(texts))
     assert len(data["target"]) == 90
-    assert data["target"].inputs([0])[0].startswith("anna ")
+    assert data["target"].inputs([0])[0].startswith("paris ")
     assert data.fingerprint != Data.load(learnable("classification")).fingerprint
 
 
@@ -101,7 +101,7 @@ def test_what_was_done_stands_in_a_run_like_any_other(adapted):
     before, base = Run.open(told["before"]), Run.open(told["base"])
     assert base.is_base
     assert adapted.asked["model"] == str(base.path)
-    assert before.asked["method"] == [{"dann": {"weight": 0.0}}]
+    assert before.asked["method"][0]["dann"]["weight"] == 0
     assert before.data["fingerprint"] == adapted.data["fingerprint"]
     assert before.asked["budget"] == adapted.asked["budget"] == "4steps"
     assert "adaptation-" in (adapted.path / "report.html").read_text()
@@ -177,13 +177,13 @@ def test_few_texts_are_held_out_in_a_larger_share(tmp_path):
         [len((tmp_path / name / f"{split}.jsonl").read_text().splitlines()) for split in ("train", "validation")]
         for name in ("few", "many")
     ]
-    assert counts == [[166, 134], [9500, 500]]
+    assert counts == [[233, 67], [9500, 500]]
     assert np.sum(counts) == 10_300
 
 
 def test_it_is_typed(typed, language, texts, sources, capsys, tmp_path):
     assert typed("shift", sources["classification"], "--target", texts, "--model", language, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["distance"] > 1
+    assert json.loads(capsys.readouterr().out)["distance"] > 0.5
     words = ["adapt", language, "--target", texts, "--source", sources["classification"], "--method", "coral"]
     words += ["--set", "weight=2", "--budget", "2steps", "--out", tmp_path / "run", "--device", "cpu", "--json"]
     assert typed(*words) == 0

@@ -47,7 +47,8 @@ LEVEL = 0.05
 """A difference with a p below this is believed."""
 
 _WINDOW = 64  # pieces that are read at once, of texts that are short as a rule
-_HELD_WORDS = 400
+_HELD_WORDS = 200
+_OTHERS = 200  # texts on which forgetting is measured
 _SMALL = 5_000_000  # bytes of texts that may be held in memory
 
 _Kind = partial(Kind, about="adaptation")
@@ -219,7 +220,7 @@ class _Adapting:
         if pretrains:
             base = self._pretrained(_beside(path, "base"), spent, plain_texts(data["target"], most=None))
             told["base"] = str(base.path)
-            told["forgetting"] = self._forgetting(base, plain_texts(data["train"]), "the source's texts")
+            told["forgetting"] = self._forgetting(base, plain_texts(data["train"], most=_OTHERS), "the source's texts")
         after = self._fitted(data, recipe, path, spent, base)
         judged = [self._on_validation(before, after, data)]
         if rows is not None:
@@ -280,10 +281,8 @@ class _Adapting:
 
         path = out or Run.default_path(Path(self.target).stem, "adapted")
         self._note("Without labels of a source there is no shift to measure: the model goes on reading the target.")
-        size = sum(file.stat().st_size for file in Corpus(self.target).files)
-        texts = [text for text, _ in Corpus(self.target).passages("all")] if size < _SMALL else None
-        base = self._pretrained(path, str(Budget.parse(budget)) if budget else "1epochs", texts)
-        general = plain_texts(Data.load("pydocs", test=0)["train"])
+        base = self._pretrained(path, str(Budget.parse(budget)) if budget else "1epochs", _texts_of(self.target))
+        general = plain_texts(Data.load("pydocs", test=0)["train"], most=_OTHERS)
         forgotten = self._forgetting(base, general, "sentences about Python, the only other texts at hand")
         told = {
             "method": [PRETRAINING], "why": "There are no labels.", "shift": None, "judged": [],
@@ -353,8 +352,25 @@ def _beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}-{what}")
 
 
+def _texts_of(target: str | Path) -> list[str] | None:
+    """The texts of a file, of a .txt its lines; None where it is large and better read as a stream.
+
+    Raises:
+        InputError: there is nothing to read, or hardly anything.
+    """
+    corpus = Corpus(target)
+    if sum(file.stat().st_size for file in corpus.files) > _SMALL:
+        return None
+    texts = [text for text, _ in corpus.passages("all")]
+    if str(target).endswith(".txt"):
+        texts = [line for text in texts for line in text.splitlines() if line.strip()]
+    if sum(len(text.split()) for text in texts) < 2 * _HELD_WORDS or len(texts) < 2:
+        raise InputError(f"{str(target)!r} holds fewer than {2 * _HELD_WORDS} words: too little to read on from.")
+    return texts
+
+
 def _corpus(folder: Path, texts: Sequence[str]) -> Path:
-    """A folder of texts for `pretrain`: one in twenty is held out, or more until these hold 400 words, up to a half."""
+    """A folder of texts for `pretrain`: one in twenty is held out, or more until these hold 200 words, up to a half."""
     words = np.cumsum([len(text.split()) for text in texts])
     held = min(max(len(texts) // 20, int(np.searchsorted(words, _HELD_WORDS)) + 1), len(texts) // 2)
     folder.mkdir(parents=True, exist_ok=True)
