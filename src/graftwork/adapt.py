@@ -228,17 +228,17 @@ class _Adapting:
         told["judged"] = judged
         return self._told(after, told, _findings(judged, told["forgetting"]))
 
-    def _recipe(self, asked: Sequence[Any], data: Data) -> tuple[list[Method], bool]:
+    def _recipe(self, asked: Sequence[Any], data: Data) -> tuple[Sequence[Method], bool]:
         """The stages, and whether the model is pretrained further before.
 
         Raises:
             InputError: they do nothing with the target, or need what is not there.
         """
         pretrains = asked[0] == PRETRAINING
-        stages = list(recipe_of(list(asked[pretrains:]))) if asked[pretrains:] else [FullFineTuning()]
+        stages = recipe_of(list(asked[pretrains:]) or FullFineTuning())
         if sentence := unmet(stages, data):
             raise InputError(sentence)
-        if not pretrains and plain(stages) == stages:
+        if not pretrains and plain(stages) == list(stages):
             raise InputError(
                 f"{'+'.join(m.title for m in stages)} does nothing with the target. Take one that does: dann, coral, "
                 f"pseudo-labels, domain-stacking, METHOD:importance-sampling, or {PRETRAINING}."
@@ -392,8 +392,8 @@ def _to_judge(judge: Any, data: Data) -> Data:
     """
     from graftwork.data import Data
 
-    columns = {"text": data.columns.text, "label": data.columns.label, "task": data.task}
-    rows = Data.load(judge, **columns, validation=0, test=0)
+    text, label = data.columns.text, data.columns.label
+    rows = Data.load(judge, text=text, label=label, task=data.task, validation=0, test=0)
     if odd := sorted(set(rows["train"].counts) - set(data.labels)):
         raise InputError(f"The rows to judge by have labels that the source has not: {odd[:5]}. Mend or drop them.")
     return rows

@@ -40,7 +40,7 @@ def out_of_fold(source: np.ndarray, target: np.ndarray, *, seed: int = 0) -> tup
         raise ValueError("each domain needs two texts at least")
     x, y = _rows(source, target)
     cut = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    found = cross_val_predict(_regression(), x, y, cv=cut, method="predict_proba")[:, 1]
+    found = np.asarray(cross_val_predict(_regression(), x, y, cv=cut, method="predict_proba"))[:, 1]
     return found[: len(source)], found[len(source) :]
 
 
