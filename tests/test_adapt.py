@@ -170,6 +170,16 @@ def test_what_cannot_be_is_refused_before_anything_is_made(tiny, texts, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_nothing_of_the_user_is_replaced(language, texts, adapted, tmp_path):
+    options = {"source": learnable("classification"), "method": "dann"}
+    with pytest.raises(InputError, match="is a finished run"):
+        adapt(language, texts, out=adapted.path, **options)
+    (tmp_path / "run-texts").mkdir()
+    (tmp_path / "run-texts" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="Choose another --out"):
+        adapt(language, texts, out=tmp_path / "run", force=True, **options)
+
+
 def test_few_texts_are_held_out_in_a_larger_share(tmp_path):
     _corpus(tmp_path / "few", ["three words here"] * 300)
     _corpus(tmp_path / "many", ["three words here"] * 10_000)

@@ -194,9 +194,7 @@ class _Adapting:
             self._recipe(asked, data)  # refuses what cannot be before anything is measured
         rows = _to_judge(judge, data) if judge is not None else None
         path = out or Run.default_path(data.name, "adapted")
-        for place in (path, _beside(path, "before"), _beside(path, "base")):
-            if place.exists() and any(place.iterdir() if place.is_dir() else [place]):
-                refuse_replacing(place, force=self.force)
+        self._require_room(path)
         for sentence in data.said:
             self._note(sentence)
         self.said |= set(data.said)
@@ -227,6 +225,23 @@ class _Adapting:
             judged.append(self._on_target(before, after, rows))
         told["judged"] = judged
         return self._told(after, told, _findings(judged, told["forgetting"]))
+
+    def _require_room(self, path: Path) -> None:
+        """Refuse where something would be lost.
+
+        Raises:
+            InputError: there is a run, without `force`, or something else.
+        """
+        for place in (path, _beside(path, "before"), _beside(path, "base")):
+            if place.exists() and any(place.iterdir() if place.is_dir() else [place]):
+                refuse_replacing(place, force=self.force)
+        texts = _beside(path, "texts")
+        strange = texts.is_dir() and {file.name for file in texts.iterdir()} - {"train.jsonl", "validation.jsonl"}
+        if texts.exists() and (strange or not self.force):
+            raise InputError(
+                f"'{texts}' is there, where the target's texts would be written. Choose another --out"
+                + ("." if strange else ", or replace it with --force.")
+            )
 
     def _recipe(self, asked: Sequence[Any], data: Data) -> tuple[Sequence[Method], bool]:
         """The stages, and whether the model is pretrained further before.
@@ -280,6 +295,7 @@ class _Adapting:
         from graftwork.data import Data
 
         path = out or Run.default_path(Path(self.target).stem, "adapted")
+        self._require_room(path)
         self._note("Without labels of a source there is no shift to measure: the model goes on reading the target.")
         base = self._pretrained(path, str(Budget.parse(budget)) if budget else "1epochs", _texts_of(self.target))
         general = plain_texts(Data.load("pydocs", test=0)["train"], most=_OTHERS)
