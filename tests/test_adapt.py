@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graftwork import Data, Run, adapt, evaluate, predict, shift
-from graftwork.adapt import PRETRAINING, Forgetting, Judged, _corpus, _findings, supported
+from graftwork.adapt import PRETRAINING, Forgetting, Judged, _corpus, _findings, _of_pseudo_labels, supported
 from graftwork.choice import InputError
 from graftwork.methods import Coral
 from graftwork.shift import Domain, Shift
@@ -139,6 +139,13 @@ def test_it_hurt_helped_or_nobody_can_tell():
     ]
     assert [f.code for f in _findings([], Forgetting("x", 3.0, 3.5, 0.9))] == ["adaptation-forgot"]
     assert _findings([], Forgetting("x", None, 3.5, 0.9)) == []
+
+
+def test_pseudo_labels_are_told_with_their_precision_or_as_unchecked():
+    told = {"threshold": 0.9, "target_rows": 90, "taken": 30, "validation_taken": 20, "validation_precision": 0.95}
+    assert "30 of 90 target rows" in _of_pseudo_labels(told)
+    assert "of the 20 source validation rows that were, 95% are right" in _of_pseudo_labels(told)
+    assert "unchecked" in _of_pseudo_labels(told | {"validation_taken": 0, "validation_precision": None})
 
 
 def test_without_a_source_the_model_reads_on(language, texts, tmp_path, quick):

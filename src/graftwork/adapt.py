@@ -336,6 +336,7 @@ class _Adapting:
         judged, forgotten, shifted = told["judged"], told["forgetting"], told["shift"]
         said = [*(shifted["said"] if shifted else ()), told["why"], *(j.sentence for j in judged)]
         said += [forgotten.sentence] if forgotten else []
+        said += [_of_pseudo_labels(s["pseudo_labels"]) for s in run.happened["stages"] if "pseudo_labels" in s]
         told |= {
             "method": [m if isinstance(m, (str, dict)) else m.spec() for m in told["method"]],
             "judged": [asdict(j) for j in judged], "forgetting": asdict(forgotten) if forgotten else None,
@@ -353,6 +354,19 @@ class _Adapting:
         """Pass on what a run tells; what the data was understood to be is not said again for every run."""
         if self.told and event.get("message") not in self.said:
             self.told(event)
+
+
+def _of_pseudo_labels(told: dict[str, Any]) -> str:
+    """How many answers became labels, and how far such answers can be trusted."""
+    right = told["validation_precision"]
+    checked = "no source validation row was, so that they are unchecked" if right is None else (
+        f"of the {told['validation_taken']:,} source validation rows that were, {right:.0%} are right; of the target's, "
+        "fewer"
+    )  # fmt: skip
+    return (
+        f"Pseudo-labels: {told['taken']:,} of {told['target_rows']:,} target rows were answered with a confidence of "
+        f"{told['threshold']:g} or more; {checked}."
+    )
 
 
 def supported(measured: Shift) -> tuple[list[Any], str]:
