@@ -360,8 +360,8 @@ def _of_pseudo_labels(told: dict[str, Any]) -> str:
     """How many answers became labels, and how far such answers can be trusted."""
     right = told["validation_precision"]
     checked = "no source validation row was, so that they are unchecked" if right is None else (
-        f"of the {told['validation_taken']:,} source validation rows that were, {right:.0%} are right; fewer of "
-        "the target's are"
+        f"of the {told['validation_taken']:,} source validation rows that were, {right:.0%} are right; perhaps "
+        "fewer of the target's"
     )  # fmt: skip
     return (
         f"Pseudo-labels: {told['taken']:,} of {told['target_rows']:,} target rows were answered with a confidence of "
