@@ -139,7 +139,7 @@ def test_a_word_tells_a_class_where_it_is_more_probable_than_its_spread():
 
 
 def test_biases_make_each_class_as_probable_as_it_is_frequent():
-    scores = np.random.default_rng(0).normal(size=(60, 3)) + [2.0, 0.0, -1.0]
+    scores = np.random.default_rng(0).normal([2.0, 0.0, -1.0], size=(60, 3))
     targets = np.repeat([0, 1, 2], [40, 15, 5])
     scale, bias = fitted(scores, targets, None)
     chances = np.exp(scale * scores + bias)

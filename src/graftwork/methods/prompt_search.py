@@ -418,7 +418,7 @@ def fitted(scores: np.ndarray, targets: np.ndarray, bias: np.ndarray | None) -> 
 
 
 def _balanced(scores: np.ndarray, shares: np.ndarray, bias: np.ndarray, steps: int) -> np.ndarray:
-    """The biases under which the classes' mean probabilities have these logarithms, by iterative scaling from `bias`."""
+    """The biases under which the mean probabilities have these logarithms, by iterative scaling from `bias`."""
     for _ in range(steps):
         bias = bias + shares - np.log(np.exp(_log_softmax(scores + bias)).mean(axis=0))
     return bias
