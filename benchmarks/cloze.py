@@ -2,13 +2,13 @@
 
     python benchmarks/cloze.py DATA_FOLDER [--only PART]
 
-Sentiment of sentences (sentence_polarity, two classes), the first 1,000 rows of its test split; `graft-mini` (masked)
-and `graft-mini-gpt` (causal) as they ship: they have read old books, and no film review. The four templates and
-the label words were written down by what they mean, before any was tried on test.
+Sentiment of sentences (sentence_polarity, two classes, the first 1,000 test rows) and topics of news (ag_news, four,
+the first 300), by `graft-mini` (masked) and `graft-mini-gpt` (causal) as they ship: they have read old books, no film
+review and no news. Templates and label words were written down by what they mean, before any was tried on test.
 
-`zero-shot` trains nothing: calibration on three texts that say nothing is all there is. Who tosses a coin is right in
-50 % of 1,000 rows, with a standard deviation of 1.6 points. `few-shot` fine-tunes the masked base in the first template
-on 32 labels a class, and the searches choose a prompt by the same labels; `hand-written` is the first template with
+`zero-shot` trains nothing: calibration on three texts that say nothing is all there is. Who guesses is right in one of
+k rows, with the standard deviation of so many tosses. `few-shot` fine-tunes the masked base in the first template on 32
+labels a class. On sentiment, searches choose a prompt by the same labels; `hand-written` is the first template with
 nothing but the balance of the classes fitted on them. A draw gives all of them the same labels.
 """
 
@@ -21,25 +21,37 @@ from measure import Benchmark, few_shot, interval, percent, table, workplace
 if TYPE_CHECKING:
     from graftwork.data import Data
 
-TEMPLATES = (
-    "{text} It was [MASK].",
-    "{text} All in all, it was [MASK].",
-    "{text} This is [MASK].",
-    "{text} I think it is [MASK].",
-)
-WORDS = {"neg": ["bad", "terrible", "dull"], "pos": ["good", "great", "wonderful"]}
-HEAD = {"verbalizer": {"template": TEMPLATES[0], "words": WORDS}}
-MODELS = ("graft-mini", "graft-mini-gpt")
-SHOTS, DRAWS, ROWS = 32, 3, 1000
-FEW_SHOT = {"full-fine-tuning": {"head": HEAD}}
-STEPS = "50steps"
-SEARCH = {"head": HEAD, "evaluations": 24}
-ALONE = {"by": "candidates", "templates": [], "found_words": 0}
-METHODS: dict[str, dict[str, Any]] = {
-    "few-shot": FEW_SHOT,
-    "hand-written": {"prompt-search": SEARCH | ALONE},
-    **{by: {"prompt-search": SEARCH | {"by": by}} for by in ("candidates", "gradient", "mutation")},
+MASKED, CAUSAL = "graft-mini", "graft-mini-gpt"
+SENTIMENT, TOPICS = "sentence_polarity", "ag_news"
+TEMPLATES = {
+    SENTIMENT: (
+        "{text} It was [MASK].",
+        "{text} All in all, it was [MASK].",
+        "{text} This is [MASK].",
+        "{text} I think it is [MASK].",
+    ),
+    TOPICS: ("{text} This is about [MASK].", "{text} It is a matter of [MASK]."),
 }
+WORDS = {
+    SENTIMENT: {"neg": ["bad", "terrible", "dull"], "pos": ["good", "great", "wonderful"]},
+    TOPICS: {
+        "Business": ["business", "trade", "money"],
+        "Sci/Tech": ["science", "machines", "knowledge"],
+        "Sports": ["sport", "game", "play"],
+        "World": ["war", "government", "politics"],
+    },
+}
+ROWS = {SENTIMENT: 1000, TOPICS: 300}
+SHOTS, DRAWS, STEPS = 32, 3, "20steps"
+SEARCHES: dict[str, dict[str, Any]] = {
+    "hand-written": {"by": "candidates", "templates": [], "found_words": 0},
+    **{by: {"by": by, "evaluations": 14} for by in ("candidates", "gradient", "mutation")},
+}
+PARTS = ("zero-shot", "few-shot", "search", "causal")
+
+
+def head(name: str, template: str | None = None) -> dict[str, Any]:
+    return {"verbalizer": {"template": template or TEMPLATES[name][0], "words": WORDS[name]}}
 
 
 def score(benchmark: Benchmark, data: Data, model: str, method: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -61,65 +73,75 @@ def score(benchmark: Benchmark, data: Data, model: str, method: dict[str, Any], 
         }  # fmt: skip
 
 
-def draw(data: Data, shots: int, rows: int, seed: int) -> Data:
-    """`shots` labels a class, and the first `rows` rows of test."""
+def draws_of(benchmark: Benchmark, name: str) -> list[Data]:
+    """Some labels a class each, and the first rows of test."""
     from graftwork.data import Data
 
-    some = few_shot(data, shots, seed)
-    kept = {
-        name: [{"text": text, "label": label} for text, label in zip(split.inputs(), split.labels(), strict=True)]
-        for name, split in some.splits.items()
-    }
-    return Data.load(kept | {"test": kept["test"][:rows]})
+    whole = Data.load(benchmark.source(name))
+    shots, rows = (8, 60) if benchmark.quick else (SHOTS, ROWS[name])
+    drawn = []
+    for seed in range(1 if benchmark.quick else DRAWS):
+        kept = {
+            split: [{"text": text, "label": label} for text, label in zip(s.inputs(), s.labels(), strict=True)]
+            for split, s in few_shot(whole, shots, seed).splits.items()
+        }
+        drawn.append(Data.load(kept | {"test": kept["test"][:rows]}))
+    return drawn
 
 
 def main() -> None:
-    benchmark = Benchmark("cloze", parts=(*MODELS, *METHODS))
-    from graftwork.data import Data
-
-    whole = Data.load(benchmark.source("sentence_polarity"))
-    shots, rows = (8, 60) if benchmark.quick else (SHOTS, ROWS)
-    draws = [draw(whole, shots, rows, seed) for seed in range(1 if benchmark.quick else DRAWS)]
-    lines = [("sentence_polarity", "model", "accuracy on test, %", "gain, points")]
-    for model in MODELS:
-        if model in benchmark.parts:
-            lines.append(zero_shot(benchmark, draws[0], model))
-    for name, method in METHODS.items():
-        if name in benchmark.parts:
-            lines.append(with_labels(benchmark, draws, name, method))
+    benchmark = Benchmark("cloze", parts=PARTS)
+    draws = {name: draws_of(benchmark, name) for name in TEMPLATES}
+    lines = [("data", "what", "accuracy on test, %", "gain")]
+    for name, some in draws.items():
+        if "zero-shot" in benchmark.parts:
+            lines.append(zero_shot(benchmark, some[0], name, MASKED))
+        if "few-shot" in benchmark.parts:
+            method = {"full-fine-tuning": {"head": head(name), "batch_size": 16}}
+            lines.append(with_labels(benchmark, some, name, "few-shot", method, "zero-shot"))
+    if "search" in benchmark.parts:
+        for by, fields in SEARCHES.items():
+            method = {"prompt-search": {"head": head(SENTIMENT)} | fields}
+            over = "zero-shot" if by == "hand-written" else "hand-written"
+            lines.append(with_labels(benchmark, draws[SENTIMENT], SENTIMENT, by, method, over))
+    if "causal" in benchmark.parts:
+        lines.append(zero_shot(benchmark, draws[SENTIMENT][0], SENTIMENT, CAUSAL))
     table(*lines)
 
 
-def zero_shot(benchmark: Benchmark, data: Data, model: str) -> tuple[str, ...]:
+def without_labels(benchmark: Benchmark, data: Data, name: str, model: str, template: str) -> dict[str, Any]:
+    """One template without a label."""
+    method = {"pretrained": {"head": head(name, template)}}
+    return benchmark.measured(f"{name}, {model}, {template}", score, benchmark, data, model, method, 0)
+
+
+def zero_shot(benchmark: Benchmark, data: Data, name: str, model: str) -> tuple[str, ...]:
     """Every template without a label, against chance."""
-    found = []
-    for template in TEMPLATES:
-        head = {"verbalizer": {"template": template, "words": WORDS}}
-        part = f"{model}, {template}"
-        found.append(benchmark.measured(part, score, benchmark, data, model, {"pretrained": {"head": head}}, 0))
-    accuracy = interval([each["accuracy"] for each in found])
-    deviation = (0.25 / found[0]["rows"]) ** 0.5
-    deviations = [(each["accuracy"] - 0.5) / deviation for each in found]
-    benchmark.summarise(**{f"{model}, zero-shot": {"accuracy": accuracy, "deviations_above_chance": deviations}})
-    above = ", ".join(f"{each:.1f}" for each in deviations)
-    return (f"zero-shot, {len(found)} templates", model, percent(accuracy), f"sd above chance: {above}")
+    found = [without_labels(benchmark, data, name, model, template) for template in TEMPLATES[name]]
+    accuracy, chance = interval([each["accuracy"] for each in found]), 1 / len(WORDS[name])
+    deviation = (chance * (1 - chance) / found[0]["rows"]) ** 0.5
+    above = [(each["accuracy"] - chance) / deviation for each in found]
+    summary = {"accuracy_over_templates": accuracy, "chance": chance, "deviations_above_chance": above}
+    benchmark.summarise(**{f"{name}, {model}, zero-shot": summary})
+    said = f"sd above chance: {', '.join(f'{each:.1f}' for each in above)}"
+    return (name, f"zero-shot, {model}, {len(found)} templates", percent(accuracy), said)
 
 
-def with_labels(benchmark: Benchmark, draws: list[Data], name: str, method: dict[str, Any]) -> tuple[str, ...]:
-    """A method on each draw of labels; its gain on the first template without a label, or with the same labels."""
-    pairs = []
-    for seed, data in enumerate(draws):
-        found = benchmark.measured(f"{name}, draw {seed}", score, benchmark, data, MODELS[0], method, seed)
-        base, key = METHODS["hand-written"], f"hand-written, draw {seed}"
-        if name in ("few-shot", "hand-written"):
-            base, key = {"pretrained": {"head": HEAD}}, f"{MODELS[0]}, {TEMPLATES[0]}"
-        pairs.append(
-            (found["accuracy"], benchmark.measured(key, score, benchmark, data, MODELS[0], base, seed)["accuracy"])
-        )
-    accuracy, gain = interval([own for own, _ in pairs]), interval([own - other for own, other in pairs])
-    over = "zero-shot" if name in ("few-shot", "hand-written") else "hand-written"
-    benchmark.summarise(**{name: {"accuracy": accuracy, f"gain_over_{over}": gain}})
-    return (f"{name}, {len(pairs)} draws", MODELS[0], percent(accuracy), f"{percent(gain)} over {over}")
+def with_labels(
+    benchmark: Benchmark, draws: list[Data], name: str, what: str, method: dict[str, Any], over: str
+) -> tuple[str, ...]:
+    """A method on each draw of labels, and its gain on the first template without a label, or with the same labels."""
+    own = [
+        benchmark.measured(f"{name}, {what}, draw {seed}", score, benchmark, data, MASKED, method, seed)["accuracy"]
+        for seed, data in enumerate(draws)
+    ]
+    if over == "zero-shot":
+        others = [without_labels(benchmark, draws[0], name, MASKED, TEMPLATES[name][0])["accuracy"]] * len(own)
+    else:
+        others = [benchmark.entries()[f"{name}, {over}, draw {seed}"]["accuracy"] for seed in range(len(own))]
+    accuracy, gain = interval(own), interval([one - other for one, other in zip(own, others, strict=True)])
+    benchmark.summarise(**{f"{name}, {what}": {"accuracy": accuracy, f"gain_over_{over}": gain}})
+    return (name, f"{what}, {len(own)} draws", percent(accuracy), f"{percent(gain)} points over {over}")
 
 
 if __name__ == "__main__":
