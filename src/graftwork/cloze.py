@@ -58,9 +58,11 @@ class Cloze:
 
     def __init__(self, model: TransferModel, texts: Sequence[str], targets: np.ndarray):
         self.model, self.texts, self.targets = model, texts, targets
-        kind = "masked" if model.modality.mask_token else "causal"
+        assert model.modality.template is not None, "a verbalizer has a template"
+        self._masked = model.modality.template.masked
+        kind = "masked" if self._masked else "causal"
         decoder = load_language_model(source_of(model), kind, remedy="Give one with it.").get_output_embeddings()
-        self.transform = model.head.transform
+        self._transform: nn.Module = model.head.transform  # type: ignore[assignment]
         self._weight = decoder.weight.detach().to(model.device)  # (pieces, dim)
         self._bias = torch.zeros(len(self._weight)) if decoder.bias is None else decoder.bias.detach()
         self._bias = self._bias.to(model.device)
@@ -69,13 +71,14 @@ class Cloze:
         self.vectors, self.biases = self._weight[ids], self._bias[ids]
 
     def read(self, template: str) -> str | None:
-        """As much of a template as the model reads; None where it cannot, or has no room for a text in it."""
+        """As much of a template as the model reads; None where it cannot, or half of what it reads at once were taken."""
         try:
             modality = self.model.modality.within(Template(template))
         except InputError:
             return None
         assert modality.template is not None
-        return modality.template.text if 2 * modality.lengths([""])[0] <= modality.max_length else None
+        suits = modality.template.masked == self._masked and 2 * modality.lengths([""])[0] <= modality.max_length
+        return modality.template.text if suits else None
 
     def gap(self, template: str) -> Gap:
         """What the rows say at the gap of a template that can be `read`."""
@@ -101,7 +104,7 @@ class Cloze:
         """The mean log probability of each whole word at the gap, over rows that each stand in a template: (words,)."""
         found = [
             self.word_scores(
-                self._states(self.model.modality.within(Template(template)), [self.texts[r] for r in rows])
+                self._states(self.model.modality.within(Template(template)), [self.texts[int(r)] for r in rows])
             )
             for template, rows in templates.items()
         ]
@@ -152,7 +155,7 @@ class Cloze:
 
     def _read(self, modality: Text, inputs: dict[str, Tensor]) -> Tensor:
         self.model.modality = modality  # says where the gap is
-        return self.transform(self.model.embed(inputs))
+        return self._transform(self.model.embed(inputs))
 
 
 def source_of(model: TransferModel) -> Path:

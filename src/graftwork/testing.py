@@ -101,9 +101,10 @@ def kinds(method: Method) -> list[Kind]:
 
 
 def suited_to_tiny_networks(cls: type[Method], **fields: Any) -> Method:
-    """An instance with the defaults, but for a higher learning rate and small batches, and `fields`."""
-    steps = {"lr": TINY_LR, "head_lr_factor": 5.0, "batch_size": 16}
-    return build(cls, (steps if issubclass(cls, GradientMethod) else {}) | fields)
+    """An instance with the defaults, but for a higher learning rate, small batches, a short search, and `fields`."""
+    suited = {"lr": TINY_LR, "head_lr_factor": 5.0, "batch_size": 16} if issubclass(cls, GradientMethod) else {}
+    suited |= {"evaluations": 6} if "evaluations" in cls.model_fields else {}
+    return build(cls, suited | fields)
 
 
 # --- the checks: one claim each ---

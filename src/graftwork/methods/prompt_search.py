@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from graftwork.augmentations.passage import stop_words
 from graftwork.cloze import Cloze, Gap, source_of
 from graftwork.head import Head
-from graftwork.heads.verbalizer import Verbalizer, shares_of
+from graftwork.heads.verbalizer import Verbalizer, VerbalizerNetwork, shares_of
 from graftwork.method import Method
 from graftwork.model import TransferModel
 from graftwork.template import MASK, TEXT, Template
@@ -128,6 +128,7 @@ class PromptSearch(Method):
         head = Verbalizer(template=best.template, words=words, calibrated=self.bias == "nothing")
         source = source_of(model)
         answering = TransferModel(model.encoder, search.plain, model.task, pooling=model.pooling, head=head)
+        assert isinstance(answering.head, VerbalizerNetwork)
         answering.head.inherit(answering, source)
         if self.bias == "rows":
             with torch.no_grad():
