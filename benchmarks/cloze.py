@@ -47,11 +47,15 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "hand-written": {"by": "candidates", "templates": [], "found_words": 0},
     **{by: {"by": by, "evaluations": 14} for by in ("candidates", "gradient", "mutation")},
 }
-PARTS = ("zero-shot", "few-shot", "search", "causal")
+PARTS = ("zero-shot", "few-shot", "search", "topics", "causal")
 
 
 def head(name: str, template: str | None = None) -> dict[str, Any]:
     return {"verbalizer": {"template": template or TEMPLATES[name][0], "words": WORDS[name]}}
+
+
+def few_shot_of(name: str) -> dict[str, Any]:
+    return {"full-fine-tuning": {"head": head(name), "batch_size": 16}}
 
 
 def score(benchmark: Benchmark, data: Data, model: str, method: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -91,21 +95,23 @@ def draws_of(benchmark: Benchmark, name: str) -> list[Data]:
 
 def main() -> None:
     benchmark = Benchmark("cloze", parts=PARTS)
-    draws = {name: draws_of(benchmark, name) for name in TEMPLATES}
     lines = [("data", "what", "accuracy on test, %", "gain")]
-    for name, some in draws.items():
-        if "zero-shot" in benchmark.parts:
-            lines.append(zero_shot(benchmark, some[0], name, MASKED))
-        if "few-shot" in benchmark.parts:
-            method = {"full-fine-tuning": {"head": head(name), "batch_size": 16}}
-            lines.append(with_labels(benchmark, some, name, "few-shot", method, "zero-shot"))
+    draws = draws_of(benchmark, SENTIMENT)
+    if "zero-shot" in benchmark.parts:
+        lines.append(zero_shot(benchmark, draws[0], SENTIMENT, MASKED))
+    if "few-shot" in benchmark.parts:
+        lines.append(with_labels(benchmark, draws, SENTIMENT, "few-shot", few_shot_of(SENTIMENT), "zero-shot"))
     if "search" in benchmark.parts:
         for by, fields in SEARCHES.items():
             method = {"prompt-search": {"head": head(SENTIMENT)} | fields}
             over = "zero-shot" if by == "hand-written" else "hand-written"
-            lines.append(with_labels(benchmark, draws[SENTIMENT], SENTIMENT, by, method, over))
+            lines.append(with_labels(benchmark, draws, SENTIMENT, by, method, over))
+    if "topics" in benchmark.parts:
+        draws_of_topics = draws_of(benchmark, TOPICS)
+        lines.append(zero_shot(benchmark, draws_of_topics[0], TOPICS, MASKED))
+        lines.append(with_labels(benchmark, draws_of_topics, TOPICS, "few-shot", few_shot_of(TOPICS), "zero-shot"))
     if "causal" in benchmark.parts:
-        lines.append(zero_shot(benchmark, draws[SENTIMENT][0], SENTIMENT, CAUSAL))
+        lines.append(zero_shot(benchmark, draws[0], SENTIMENT, CAUSAL))
     table(*lines)
 
 

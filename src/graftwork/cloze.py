@@ -71,7 +71,7 @@ class Cloze:
         self.vectors, self.biases = self._weight[ids], self._bias[ids]
 
     def read(self, template: str) -> str | None:
-        """As much of a template as the model reads; None where it cannot, or half of what it reads at once were taken."""
+        """As much of a template as the model reads; None where it cannot, or little of a text would fit."""
         try:
             modality = self.model.modality.within(Template(template))
         except InputError:
