@@ -64,8 +64,8 @@ class PromptSearch(Method):
     """
 
     paper: ClassVar[str] = (
-        "AutoPrompt, Shin et al. 2020, sections 2.2 and 2.3; edits: GrIPS, Prasad et al. 2023, section 2.2; "
-        "choosing by cross-validation on train: Perez et al. 2021, section 2"
+        "AutoPrompt, Shin et al. 2020, sections 2.2 and 2.3; edits: GrIPS, Prasad et al. 2023; choosing by "
+        "cross-validation on train: Perez et al. 2021"
     )
     gradient: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset({"pooled", "one-class"})
