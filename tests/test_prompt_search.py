@@ -12,7 +12,7 @@ from graftwork.data import Data
 from graftwork.examples import tokenised
 from graftwork.fit import fit
 from graftwork.heads import Verbalizer
-from graftwork.method import recipe_of
+from graftwork.method import recipe_of, unmet
 from graftwork.methods.prompt_search import PromptSearch, fitted, telling
 from graftwork.model import TransferModel
 from graftwork.run import Run
@@ -230,6 +230,11 @@ def test_a_search_without_the_language_model_is_refused(language_models, tmp_pat
 def test_what_cannot_be_searched_is_refused(fields, message):
     with pytest.raises(InputError, match=message):
         recipe_of({"prompt-search": fields})
+
+
+@pytest.mark.parametrize(("kind", "message"), [("tagging", "one answer a text"), ("multi-label", "one class a text")])
+def test_data_that_a_prompt_cannot_answer_is_refused(kind, message):
+    assert message in (unmet(recipe_of("prompt-search"), Data.load(learnable(kind))) or "")
 
 
 def test_words_for_no_label_are_refused_before_anything_is_read(language_models):

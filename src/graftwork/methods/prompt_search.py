@@ -182,16 +182,16 @@ class _Search:
 
     @property
     def spent(self) -> bool:
+        """Whether as many templates were scored as may be."""
         return len(self.tried) >= self.asked.evaluations
 
-    def score(self, template: str) -> bool:
-        """Try a template with every set of label words; whether it was still to be tried, and could be."""
+    def score(self, template: str) -> None:
+        """Try a template with every set of label words, unless it cannot be read, was tried, or nothing is left."""
         read = self.cloze.read(template)
         if read is None or read in self.tried or self.spent:
-            return False
+            return
         gap = self.cloze.gap(read)
         self.tried[read] = max(self._prompts(read, gap), key=lambda prompt: prompt.log_likelihood)
-        return True
 
     def _prompts(self, template: str, gap: Gap) -> Iterator[Prompt]:
         """The template with each set of label words; last with those that are looked for."""
@@ -235,10 +235,12 @@ class _Search:
         probable = scores.log_softmax(dim=-1).mean(dim=0).cpu().numpy()
         words = self.cloze.vocabulary.words
         allowed = [i for i, word in enumerate(words) if len(word) > 2 and word.islower() and word not in stop_words()]
-        among = np.array(sorted(allowed, key=lambda i: -probable[i])[:_PROBABLE])
+        among = np.array(sorted(allowed, key=lambda i: -probable[i])[:_PROBABLE], dtype=np.int64)
         said = scores.cpu().numpy()[:, among]
 
         def found(rows: np.ndarray) -> list[list[str]]:
+            if not len(among):  # a vocabulary without whole words in lower case
+                return self.given[0]
             tell = telling(said[rows], self.cloze.targets[rows], len(self.given[0]))
             return [
                 [words[among[i]] for i in np.argsort(-each, kind="stable")[: self.asked.found_words] if each[i] > 0]
