@@ -232,9 +232,10 @@ def test_what_cannot_be_searched_is_refused(fields, message):
         recipe_of({"prompt-search": fields})
 
 
-@pytest.mark.parametrize(("kind", "message"), [("tagging", "one answer a text"), ("multi-label", "one class a text")])
-def test_data_that_a_prompt_cannot_answer_is_refused(kind, message):
-    assert message in (unmet(recipe_of("prompt-search"), Data.load(learnable(kind))) or "")
+@pytest.mark.parametrize("kind", ["tagging", "multi-label"])
+def test_data_that_a_prompt_cannot_answer_is_refused(kind):
+    said = unmet(recipe_of("prompt-search"), Data.load(learnable(kind)))
+    assert "Method 'prompt-search' needs one class a text" in (said or "")
 
 
 def test_words_for_no_label_are_refused_before_anything_is_read(language_models):
