@@ -88,7 +88,8 @@ class Domains:
             budget=f"{self.steps}steps", seed=seed, out=self.folder / "run", force=True,
             hardware=self.hardware,
         )  # fmt: skip
-        told = [stage["pseudo_labels"] for stage in run.happened["stages"] if "pseudo_labels" in stage]
+        stages = [stage.get("found", {}) for stage in run.happened["stages"]]
+        told = [found["pseudo_labels"] for found in stages if "pseudo_labels" in found]
         return {
             "target_accuracy": evaluate(run, data)["accuracy"],
             "source_validation_accuracy": run.metrics["validation"]["accuracy"], "seconds": run.cost["seconds"],

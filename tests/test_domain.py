@@ -190,7 +190,7 @@ def test_a_step_makes_the_domains_harder_to_tell_for_the_encoder_and_easier_for_
 def test_pseudo_labels_are_the_sure_answers_and_their_precision_is_that_of_validation(adapting):
     work = adapting(PseudoLabels(threshold=0.6, **QUICK))
     model, both = prepared(work)
-    told = work.stage.method.notes(model)["pseudo_labels"]
+    told = model.get_submodule("pseudo").told
     decision = model.task.decide(model.outputs(work.data["validation"].inputs()),
                                  model.task.targets(work.data["validation"].labels()), 1.0)  # fmt: skip
     answers = model.task.read(model.outputs(work.data["target"].inputs()), decision)

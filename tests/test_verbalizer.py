@@ -126,6 +126,13 @@ def test_a_long_text_loses_its_end_and_the_gap_stays(language_models, architectu
         assert [p for p in pieces if p != "river"] == [p for p in whole.tokens if p != "river"]
 
 
+def test_a_causal_model_reads_a_template_as_far_as_its_gap(language_models):
+    folder = language_models("gpt2")
+    whole = classifier(folder, Verbalizer(template="{text} it was [MASK] here.", words=WORDS))
+    cut = classifier(folder, Verbalizer(template="{text} it was", words=WORDS))
+    np.testing.assert_array_equal(whole.outputs(TEXTS), cut.outputs(TEXTS))
+
+
 def test_padding_changes_no_answer(language_models):
     for architecture in ARCHITECTURES:
         model = classifier(language_models(architecture), Verbalizer(template=template_of(architecture), words=WORDS))
@@ -186,7 +193,7 @@ def test_a_template_without_its_parts_is_refused(template):
 @pytest.mark.parametrize(
     ("architecture", "template", "message"),
     [
-        ("gpt2", "{text} it was [MASK].", "has a \\[MASK\\], which this model does not know"),
+        ("gpt2", "the [MASK] of {text}.", "has a \\[MASK\\], which this model does not know"),
         ("bert", "{text} it was", "has no \\[MASK\\], and this model does not read on"),
     ],
 )

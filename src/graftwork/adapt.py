@@ -336,7 +336,8 @@ class _Adapting:
         judged, forgotten, shifted = told["judged"], told["forgetting"], told["shift"]
         said = [*(shifted["said"] if shifted else ()), told["why"], *(j.sentence for j in judged)]
         said += [forgotten.sentence] if forgotten else []
-        said += [_of_pseudo_labels(s["pseudo_labels"]) for s in run.happened["stages"] if "pseudo_labels" in s]
+        found = [stage.get("found", {}) for stage in run.happened["stages"]]
+        said += [_of_pseudo_labels(each["pseudo_labels"]) for each in found if "pseudo_labels" in each]
         told |= {
             "method": [m if isinstance(m, (str, dict)) else m.spec() for m in told["method"]],
             "judged": [asdict(j) for j in judged], "forgetting": asdict(forgotten) if forgotten else None,

@@ -323,9 +323,13 @@ class _Fitting(Work):
                 last = train(
                     model, train_rows, validation_rows, self._stage(number, method, precision, len(train_rows))
                 )
-            notes = method.notes(model)
             model = method.finish(model, train_rows).to(device)
-            done.append(self._described(method, model, last) | notes)
+            done.append(self._described(method, model, last))
+            if model.found:
+                self._on_event(event="note", message=model.found.get("said", ""))
+                done[-1]["found"], model.found = model.found, {}
+            # it may read its texts in another way than before
+            train_rows, validation_rows = self._tokenised(model, "train"), self._tokenised(model, "validation")
             self._lead(partial(self.run.update, happened={"stages": done}))
         self._lead(lambda: self._finish(model, train_rows, validation_rows, done, last))
         self.world.wait()

@@ -86,12 +86,11 @@ class Method(Choice):
     def on_step(self, model: TransferModel, step: int) -> None:
         """Called after each optimizer step (the first is 1)."""
 
-    def notes(self, model: TransferModel) -> dict[str, Any]:
-        """What a run should tell of the stage besides its steps, JSON-able; asked before `finish`."""
-        return {}
-
     def finish(self, model: TransferModel, train: Examples) -> TransferModel:
-        """The plain model again: what was inserted is merged or taken out."""
+        """The plain model again: what was inserted is merged or taken out.
+
+        What the run should tell of the stage besides its steps goes into the model's `found`, JSON-able.
+        """
         return model
 
 

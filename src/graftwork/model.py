@@ -83,6 +83,7 @@ class TransferModel(nn.Module):
         self.head.meet(self)
         self.insertions: list[Insertion] = []
         self.decision = decision or Decision()
+        self.found: dict[str, Any] = {}  # what the method that hands it back found out, for the run to keep
         self.storage: Storage = "fp32"  # what the encoder's weights were rounded to, and are stored in
         for _, blocks in stacks(encoder):
             blocks[0].register_forward_pre_hook(_enter_in_half, with_kwargs=True)

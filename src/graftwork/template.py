@@ -1,15 +1,17 @@
 """A template says what stands around a text, so that a language model can say what it is by filling a gap.
 
-`{text} It was [MASK].` asks a masked model, `{text} It was` one that reads on.
+`{text} It was [MASK].` asks a masked model; one that reads on sees `{text} It was` of it, or is given that.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from graftwork.choice import InputError
 
 TEXT, MASK = "{text}", "[MASK]"
+_UNIT = re.compile(r"\{text\}|\[MASK\]|[^\W_]+(?:['’-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,19 @@ class Template:
             )
 
     @property
+    def units(self) -> list[tuple[int, int]]:
+        """Where each word, the text and the gap begin and end."""
+        return [match.span() for match in _UNIT.finditer(self.text)]
+
+    @property
     def masked(self) -> bool:
         """Whether there is a gap within it; otherwise the answer follows its end."""
         return MASK in self.text
+
+    @property
+    def read_on(self) -> Template:
+        """What a model reads that sees no further than the gap: up to it, and the answer follows."""
+        return Template(self.text[: self.text.index(MASK)].rstrip()) if self.masked and not self.masked_before else self
 
     @property
     def masked_before(self) -> bool:

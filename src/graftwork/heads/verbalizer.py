@@ -16,9 +16,10 @@ from graftwork.head import Head, HeadNetwork
 from graftwork.models import load_language_model
 
 if TYPE_CHECKING:
+    from graftwork.modalities.text import Text
     from graftwork.model import TransferModel
 
-_NOTHING = ("N/A", "[MASK]", "")
+NOTHING = ("N/A", "[MASK]", "")
 """Texts that say nothing, by which a model's own leaning is seen (Zhao et al. 2021, section 5)."""
 
 
@@ -32,6 +33,7 @@ class VerbalizerNetwork(HeadNetwork):
         transform: the language model's own layers between states and logits; nothing for those that read on.
         decoder: its rows for the pieces of the words alone.
         shares: (classes, pieces), what each piece counts for each class; rows sum to 1.
+        source: the folder whose language-model head it took over; None where it was saved since, with these rows alone.
         bias: (classes,), against what the model leans to of itself.
     """
 
@@ -42,6 +44,7 @@ class VerbalizerNetwork(HeadNetwork):
         super().__init__()
         self.asked = asked
         self.bias = nn.Parameter(torch.zeros(classes))
+        self.source: Path | None = None
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
         """(..., dim) to (..., classes)."""
@@ -49,14 +52,7 @@ class VerbalizerNetwork(HeadNetwork):
 
     def meet(self, model: TransferModel) -> None:
         """Find the pieces of each class's words, and make room for as many rows."""
-        words = self.asked.words_of(model.task.labels)
-        pieces = {word: _pieces(model, word) for each in words for word in each}
-        self.pieces = sorted({piece for found in pieces.values() for piece in found})
-        shares = torch.zeros(len(words), len(self.pieces))
-        for number, each in enumerate(words):
-            for word in each:
-                for piece in pieces[word]:
-                    shares[number, self.pieces.index(piece)] += 1 / len(pieces[word]) / len(each)
+        self.pieces, shares = shares_of(model.modality, self.asked.words_of(model.task.labels))
         self.register_buffer("shares", shares)
         template = model.modality.template
         assert template is not None, "a verbalizer has a template"
@@ -84,9 +80,9 @@ class VerbalizerNetwork(HeadNetwork):
         ours = self.decoder(self.transform(network.base_model(**text).last_hidden_state))
         if not torch.allclose(ours, network(**text).logits[..., rows], rtol=1e-3, atol=1e-3):
             raise InputError(f"The language-model head of a {type(network).__name__} is of a build not known here yet.")
-        self.fresh = False
+        self.fresh, self.source = False, folder
         if self.asked.calibrated:
-            scores = torch.stack([torch.from_numpy(found) for found in model.outputs(_NOTHING)])  # (3, classes)
+            scores = torch.stack([torch.from_numpy(found) for found in model.outputs(NOTHING)])  # (3, classes)
             self.bias.sub_(scores.softmax(dim=-1).mean(dim=0).log())
 
 
@@ -167,11 +163,33 @@ class _Transform(nn.Module):
             own.load_state_dict(found[0].state_dict())
 
 
-def _pieces(model: TransferModel, word: str) -> list[int]:
+def shares_of(modality: Text, words: Sequence[Sequence[str]]) -> tuple[list[int], Tensor]:
+    """The pieces that the words of each class are read in at the gap, and what each counts for each class.
+
+    Args:
+        modality: within its template.
+        words: of each class, one at least.
+
+    Returns:
+        Ids, ascending, and shares (classes, pieces), whose rows sum to 1.
+
+    Raises:
+        InputError: a word that the vocabulary lacks.
+    """
+    read = {word: _pieces(modality, word) for each in words for word in each}
+    pieces = sorted({piece for found in read.values() for piece in found})
+    shares = torch.zeros(len(words), len(pieces))
+    for number, each in enumerate(words):
+        for word in each:
+            for piece in read[word]:
+                shares[number, pieces.index(piece)] += 1 / len(read[word]) / len(each)
+    return pieces, shares
+
+
+def _pieces(modality: Text, word: str) -> list[int]:
     """The ids that a word is read in where the gap stands."""
-    modality, template = model.modality, model.modality.template
-    assert template is not None
-    given = f" {word}" if template.spaced else word
+    assert modality.template is not None, "a verbalizer has a template"
+    given = f" {word}" if modality.template.spaced else word
     ids = modality.tokenizer.encode(given, add_special_tokens=False).ids
     if not ids or modality.unknown_id in ids:
         raise InputError(f"The model's vocabulary has no {word!r}. Give other words: words={{label: [...]}}.")

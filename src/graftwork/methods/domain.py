@@ -230,14 +230,13 @@ class PseudoLabels(DomainAdaptation):
             return super().objective(model, train, weights)
         return _SelfTaught(self, model, train, weights)
 
-    def notes(self, model: TransferModel) -> dict[str, Any]:
-        """How many target rows were given a label, of which class, and how often such labels are right in source."""
-        return {"pseudo_labels": _pseudo(model).told}
-
     def finish(self, model: TransferModel, train: Examples) -> TransferModel:
-        """The model without its answers."""
+        """The model without its answers; in `found` how many there were, and how often such are right in source."""
+        told = _pseudo(model).told
         del model.pseudo
-        return super().finish(model, train)
+        plain = super().finish(model, train)
+        plain.found = {"pseudo_labels": told}
+        return plain
 
 
 class Pseudo(nn.Module):

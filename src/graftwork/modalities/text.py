@@ -73,14 +73,19 @@ class Text:
     def within(self, template: Template | None) -> Text:
         """This modality, but reading every text inside `template`; None for texts as they are.
 
+        A causal model reads as far as the mask.
+
         Raises:
-            InputError: it has a mask, and the model knows none; or it has none, and the tokenizer closes each text.
+            InputError: it has a mask, and the model knows none and cannot read on to it; or it has none, and the
+                tokenizer closes each text.
         """
         other = copy.copy(self)
         other.template, other.place = template, -1
         if template is None:
             return other
         read = other.encodings(["a"])[0]
+        if self.mask_token is None and not read.special_tokens_mask[-1]:
+            other.template = template = template.read_on
         if not template.masked:
             if read.special_tokens_mask[-1]:
                 raise InputError(
