@@ -10,11 +10,12 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -22,9 +23,10 @@ from graftwork.choice import InputError, first_line, parse
 from graftwork.head import Head
 from graftwork.heads.linear import Linear
 from graftwork.insertion import Insertion, inserted_weights
+from graftwork.intact import read_json, require_sealed, seals, tensor_names
 from graftwork.layers import RunAbove, block_count, stacks
 from graftwork.modalities.text import Text
-from graftwork.models import load_network, quiet
+from graftwork.models import load_network, quiet, require_weights
 from graftwork.shapes import Storage, anatomy, packed, reshape, unpacked
 from graftwork.task import Decision, Prediction, Task, Window
 from graftwork.template import Template
@@ -32,6 +34,8 @@ from graftwork.template import Template
 Pooling = Literal["mean", "cls", "max"]
 
 FORMAT = 2
+
+_SEALED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -70,6 +74,7 @@ class TransferModel(nn.Module):
         if not task.labels:
             raise InputError(f"Task {task.name!r} has no labels yet. Give them, or let `fit` take them from the data.")
         self.encoder, self.task = encoder, task
+        _require_room(encoder, modality)
         self.pooling: Pooling = pooling
         self.head_choice = parse(Head, task.head) if task.head else head or Linear()
         if task.token_level and not self.head_choice.for_tokens:
@@ -215,7 +220,7 @@ class TransferModel(nn.Module):
                 (folder / "encoder.safetensors").unlink(missing_ok=True)
                 self.encoder.save_pretrained(folder, state_dict=packed(plain, self.storage))  # type: ignore[operator]
         self.modality.save(folder)
-        _write(self.head.state_dict(), folder / "head.safetensors")
+        _write(self.head.state_dict(), folder / "head.safetensors", labels=self.task.labels)
         if inserted:
             _write(inserted, folder / "inserted.safetensors")
         described = {
@@ -228,6 +233,7 @@ class TransferModel(nn.Module):
             "pad_id": self.modality.pad_id,
             "decision": dataclasses.asdict(self.decision),
             "encoder": {"storage": self.storage} | untold,
+            "sha256": seals(file for file in folder.iterdir() if file.name in _SEALED or file.suffix == ".safetensors"),
         }
         (folder / "graft.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
 
@@ -236,23 +242,17 @@ class TransferModel(nn.Module):
         """The model that `save` wrote; its outputs are the same to the last bit on the same machine.
 
         Raises:
-            InputError: a file is missing, is of a newer format, or does not fit the labels.
+            InputError: a file is missing, damaged, not the one that was saved, or of a newer format, or the labels are
+                not those of the head.
         """
         folder = Path(folder)
         for name in ("graft.json", "head.safetensors", "config.json"):
             if not (folder / name).is_file():
                 raise InputError(f"{str(folder)!r} is not a saved model: it has no {name}. Give a run or its model/.")
-        try:
-            described = json.loads((folder / "graft.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"graft.json in {str(folder)!r} is damaged ({error}). Save the model again.") from None
-        if described["format"] > FORMAT:
-            raise InputError(f"{str(folder)!r} was saved by a newer graftwork (format {described['format']}). Update.")
+        described = _described(folder)
         from graftwork import insertions, tasks  # noqa: F401  puts all of them on their shelves
 
         task = parse(Task, described["task"])
-        if described["format"] == 1:  # there was one kind of head
-            described["head"] = {Linear.name: described["head"]}
         modality = Text.from_folder(folder)
         modality.max_length, modality.pad_id = described["max_length"], described["pad_id"]
         about = described.get("encoder", {})
@@ -260,10 +260,10 @@ class TransferModel(nn.Module):
         encoder = _rebuilt_encoder(folder, about) if own else _load_encoder(folder, remote_code=False)
         model = cls(
             encoder, modality, task, pooling=described["pooling"], head=parse(Head, described["head"]),
-            decision=Decision(**described["decision"]),
+            decision=described["decision"],
         )  # fmt: skip
         model.storage = about.get("storage", "fp32")
-        weights = load_file(folder / "head.safetensors")
+        weights = _head(folder, task)
         if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.head.state_dict().items()}:
             raise InputError(f"The head in {str(folder)!r} does not fit its {len(task.labels)} labels. Was it edited?")
         model.head.load_state_dict(weights)
@@ -278,14 +278,59 @@ class TransferModel(nn.Module):
         return model.eval()
 
 
+def _described(folder: Path) -> dict[str, Any]:
+    """What graft.json says, checked, as the newest format has it.
+
+    Raises:
+        InputError: it is damaged, or a file beside it is not the one that was saved.
+    """
+    said = read_json(folder / "graft.json")
+    damaged = f"graft.json in {str(folder)!r} is damaged ({{}}). Copy the model again."
+    try:
+        if said["format"] > FORMAT:
+            raise InputError(f"{str(folder)!r} was saved by a newer graftwork (format {said['format']}). Update.")
+        if said["format"] == 1:  # there was one kind of head
+            said["head"] = {Linear.name: said["head"]}
+        said["decision"] = TypeAdapter(Decision).validate_python(said["decision"])
+        counts = all(
+            type(said[name]) is int and said[name] >= least for name, least in (("max_length", 1), ("pad_id", 0))
+        )
+        if said["pooling"] not in get_args(Pooling) or not counts:
+            told = {name: said[name] for name in ("pooling", "max_length", "pad_id")}
+            raise InputError(damaged.format(f"it says {told}"))
+        if said.get("encoder", {}).get("storage", "fp32") not in get_args(Storage):
+            raise InputError(damaged.format(f"its weights are stored as {said['encoder']['storage']!r}"))
+        require_sealed(folder, said.get("sha256", {}))  # formats are the same without
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise InputError(damaged.format(f"{type(error).__name__}: {first_line(error)}")) from None
+    return said
+
+
+def _head(folder: Path, task: Task) -> dict[str, Tensor]:
+    """The head's weights, whose columns must mean what graft.json says."""
+    file = folder / "head.safetensors"
+    tensor_names(file)
+    with safe_open(file, framework="pt") as opened:
+        told = (opened.metadata() or {}).get("labels")
+        if told is not None and json.loads(told) != list(task.labels):
+            raise InputError(
+                f"The labels in {str(folder)!r} are not those of its head, or in another order: graft.json begins with "
+                f"{', '.join(map(repr, task.labels[:3]))}, the head with {', '.join(map(repr, json.loads(told)[:3]))}. "
+                "Copy the model again."
+            )
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
+
+
 def _inserted(folder: Path) -> dict[str, Tensor]:
     if not (folder / "inserted.safetensors").is_file():
         raise InputError(f"{str(folder)!r} is not a whole model: it has no inserted.safetensors. Copy it again.")
+    tensor_names(folder / "inserted.safetensors")
     return load_file(folder / "inserted.safetensors")
 
 
-def _write(weights: dict[str, Tensor], file: Path) -> None:
-    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, file)
+def _write(weights: dict[str, Tensor], file: Path, **told: Any) -> None:
+    metadata = {"format": "pt"} | {name: json.dumps(value, ensure_ascii=False) for name, value in told.items()}
+    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, file, metadata)
 
 
 def width_of(encoder: nn.Module) -> int:
@@ -333,7 +378,8 @@ def _load_encoder(folder: Path, remote_code: bool) -> nn.Module:
     """The bare network, in fp32."""
     from transformers import AutoModel
 
-    encoder, _ = load_network(AutoModel, folder, trust_remote_code=remote_code)
+    encoder, said = load_network(AutoModel, folder, trust_remote_code=remote_code)
+    require_weights(encoder, said, folder)
     return without_pooler(encoder)
 
 
@@ -356,6 +402,13 @@ def _rebuilt_encoder(folder: Path, described: dict[str, Any]) -> nn.Module:
             f"encoder.safetensors in {str(folder)!r} does not fit its config: {first_line(error)}"
         ) from error
     return encoder
+
+
+def _require_room(encoder: nn.Module, modality: Text) -> None:
+    """Refuse a tokenizer that gives ids which the table of embeddings lacks."""
+    pieces, rows = modality.tokenizer.get_vocab_size(), int(encoder.config.vocab_size)  # type: ignore[union-attr]
+    if pieces > rows:
+        raise InputError(f"The tokenizer has {pieces:,} pieces, its network {rows:,}. They are not of one model.")
 
 
 def without_pooler(encoder: Any) -> Any:

@@ -248,28 +248,37 @@ def predict(
     from graftwork.run import Run
 
     screen = screen_of(as_json)
-    opened = Run.open(run)
-    usual = (opened.asked.get("data") or {}).get("text")
-    compares = opened.data.get("task") == "similarity"
+    opened = None if (run / "graft.json").is_file() else Run.open(run)  # a saved model by itself answers, too
+    usual = ((opened.asked.get("data") if opened else None) or {}).get("text")
+    task, many = (opened.data.get("task"), opened.data.get("texts", 2)) if opened else _compares(run)
+    compares = task == "similarity"
     texts = (
-        compared(text, others or [], opened.data.get("texts", 2), columns=column, usual_columns=usual)
+        compared(text, others or [], many, columns=column, usual_columns=usual)
         if compares
         else inputs(text, column=column, usual_column=usual, others=others or [])
     )
     from graftwork.fit import predict
 
-    rows = [{"text": given} | answer for given, answer in zip(texts, predict(opened, texts), strict=True)]
+    rows = [{"text": given} | answer for given, answer in zip(texts, predict(run, texts), strict=True)]
     told = [row | {"text": PAIR.join(row["text"])} for row in rows] if compares else rows
     if out:
         write_predictions(out, rows if out.suffix == ".jsonl" else told)
         screen.say(f"{len(rows):,} predictions: {out}")
-        screen.answer(run=opened.path, out=out, rows=len(rows))
+        screen.answer(run=run, out=out, rows=len(rows))
         return
     if len(rows) == 1 and texts in ([text], [[text, *(others or [])]]):
         screen.prediction(told[0])
     elif not as_json:
         write_predictions(sys.stdout, told)
-    screen.answer(run=opened.path, predictions=rows)
+    screen.answer(run=run, predictions=rows)
+
+
+def _compares(folder: Path) -> tuple[str, int]:
+    """The task of a saved model, `similarity` for triplets too, and how many texts it compares."""
+    from graftwork.intact import read_json
+
+    task = next(iter(read_json(folder / "graft.json").get("task") or {"": None}))
+    return ("similarity", 3) if task == "triplets" else (task, 2)
 
 
 @verb(json="run, queries [{query, hits [{row, text, score}]}]")
