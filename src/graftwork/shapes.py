@@ -6,11 +6,14 @@ differs from that is written down here by name and shape, and a network is given
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+from graftwork.choice import InputError
 
 Storage = Literal["fp32", "bf16", "fp16", "int8"]
 
@@ -103,3 +106,23 @@ def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
             value = (value.float() / _LEVELS) * stored[name + _LARGEST].unsqueeze(1)
         found[name] = value.float() if value.is_floating_point() else value
     return found
+
+
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def bytes_of(size: str) -> int:
+    """A size as it is typed: `500MB`, in powers of 1000.
+
+    Raises:
+        InputError: it is none, or nothing.
+
+    Example:
+        >>> bytes_of("1.5GB")
+        1500000000
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]B)", size.strip(), re.IGNORECASE)
+    amount = float(found.group(1)) * _UNITS[found.group(2).upper()] if found else 0
+    if amount < 1:
+        raise InputError(f"{size!r} is no size. Give one such as 500MB or 2GB.")
+    return int(amount)

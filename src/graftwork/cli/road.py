@@ -360,13 +360,24 @@ def compress(
 
 
 @verb(
-    json="run, path, to, quantized, mb, gate {rows, agreement, largest_difference, metric, score {model, exported}, "
-    "latency {model, exported}, faults}"
+    json="run, path, to, quantized, scheme, mb, gate {rows, agreement, largest_difference, metric, "
+    "score {model, exported}, latency {model, exported}, faults}, kept {groups, mb, agreement, changes}, "
+    "candidates [{scheme, mb, p50, agreement, faults}]"
 )
 def export(
     run: typed.Folder,
-    to: Annotated[str, typer.Option("--to", help="onnx or safetensors.")] = "onnx",
-    quantized: Annotated[bool, typer.Option("--quantized", help="Weights of 8 bits: smaller and faster.")] = False,
+    to: Annotated[str, typer.Option("--to", help="onnx, torch-export or safetensors.")] = "onnx",
+    quantized: Annotated[
+        str | None,
+        typer.Option(
+            "--quantized",
+            help="Fewer bits, smaller and faster: dynamic (what it means by itself), static, static=entropy, weights, "
+            "weights=4, or best, which measures them here.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="The most that one file of safetensors may hold: 500MB.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder; by default exports/RUN-FORMAT.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
     as_json: typed.Json = False,
@@ -380,7 +391,9 @@ def export(
 
     try:
         with screen.progress() as meter:
-            done = export(opened, to, quantized=quantized, out=out, force=force, on_event=meter)  # type: ignore[arg-type]
+            done = export(
+                opened, to, quantized=quantized, shard=shard, out=out, force=force, on_event=meter,  # type: ignore[arg-type]
+            )  # fmt: skip
     except ExportFailed as failed:
         screen.complain(str(failed))
         screen.answer(error=str(failed), exit=FAILED, run=opened.path, gate=failed.gate and vars(failed.gate))
