@@ -162,7 +162,7 @@ class _Building:
         tried: list[Export] = []
         chosen: Export | None = None
         for scheme in schemes:
-            done = self._asked(scheme)
+            done = self._asked(scheme, least=0.0)  # layers are looked for where one scheme is asked for
             tried.append(done)
             if not done.gate.faults and (chosen is None or _ms(done) < _ms(chosen)):
                 chosen = done
@@ -176,10 +176,10 @@ class _Building:
         ]
         return dataclasses.replace(chosen, candidates=tuple(told))
 
-    def _asked(self, scheme: Quantization | None) -> Export:
+    def _asked(self, scheme: Quantization | None, *, least: float = LEAST_AGREEMENT + _MARGIN) -> Export:
         """Write it, and ask it and the run's model the same."""
         self.note(f"Writing {'model.onnx, with ' + scheme.sentence if scheme else f'it as {self.to}'}.")
-        stayed = self._written(scheme)
+        stayed = self._written(scheme, least)
         self.model = TransferModel.load(self.run.path / "model")  # an exporter may have touched the one it was given
         self.note(f"Asking it and the run's model about {len(self.inputs):,} validation rows.")
         written = partial(Saved if self.to == "safetensors" else Standalone, self.beside)
@@ -188,7 +188,7 @@ class _Building:
         title = scheme.title if scheme else "fp32"
         return Export(self.folder, self.to, scheme is not None, title, round(size, 1), gate, stayed)
 
-    def _written(self, scheme: Quantization | None) -> Kept | None:
+    def _written(self, scheme: Quantization | None, least: float) -> Kept | None:
         if self.to == "safetensors":
             self.model.save(self.beside, **({"shard": self.shard} if self.shard else {}))
             return None
@@ -197,9 +197,9 @@ class _Building:
             return _write_standalone(self.model, self.beside, script, network="model.pt2")
         if scheme is None:
             return _write_standalone(self.model, self.beside, script)
-        return _write_standalone(self.model, self.beside, script, shrink=partial(self._shrunk, scheme))
+        return _write_standalone(self.model, self.beside, script, shrink=partial(self._shrunk, scheme, least))
 
-    def _shrunk(self, scheme: Quantization) -> Kept:
+    def _shrunk(self, scheme: Quantization, least: float) -> Kept:
         """Write the graph once, and of it one with fewer bits that train rows bear."""
         whole = self.work / "whole.onnx"
         if not whole.exists():
@@ -215,7 +215,6 @@ class _Building:
             except Exception:  # a file that cannot be asked is for the gate to tell of
                 return Compared(0.0, np.inf)
 
-        least = LEAST_AGREEMENT + _MARGIN
         return quantized(scheme, whole, self.beside / "model.onnx", ids, compared, least=least, note=self.note)
 
 

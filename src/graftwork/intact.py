@@ -68,11 +68,20 @@ def tensor_names(file: Path) -> list[str]:
     Raises:
         InputError: it is cut, or something else, such as a pickle.
     """
+    return list(tensor_shapes(file))
+
+
+def tensor_shapes(file: Path) -> dict[str, list[int]]:
+    """The shapes in a safetensors file by name, of which the header alone is read.
+
+    Raises:
+        InputError: it is cut, or something else, such as a pickle.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="np") as opened:
-            return list(opened.keys())
+            return {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118  no mapping
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{file.name} in {str(file.parent)!r} is damaged or no safetensors file ({first_line(error)}). "

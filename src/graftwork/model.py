@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,7 +27,8 @@ from graftwork.intact import read_json, require_sealed, seals, tensor_names
 from graftwork.layers import RunAbove, block_count, stacks
 from graftwork.modalities.text import Text
 from graftwork.models import load_network, quiet, require_weights
-from graftwork.shapes import Storage, anatomy, packed, reshape, unpacked
+from graftwork.shapes import Storage, anatomy, bytes_of, packed, reshape, unpacked
+from graftwork.sharding import LARGEST_FILE, load_offloaded, read_shards, remove_shards, shards, write_shards
 from graftwork.task import Decision, Prediction, Task, Window
 from graftwork.template import Template
 
@@ -168,8 +169,8 @@ class TransferModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+        """Where inputs go: where the weights are, those of layers that wait on disk left aside."""
+        return next((p.device for p in self.parameters() if p.device.type != "meta"), torch.device("cpu"))
 
     # --- raw examples in, answers out ---
 
@@ -201,24 +202,30 @@ class TransferModel(nn.Module):
 
     # --- disk ---
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, *, shard: str | None = None) -> None:
         """Write the model: the encoder as plain `transformers` reads it, beside it head.safetensors and graft.json.
 
         What plain `transformers` cannot read, because the config does not tell it, is called encoder.safetensors.
+
+        Args:
+            folder: where; what lies there of an earlier model is replaced.
+            shard: the most that one file of weights may hold, such as `500MB`; by default 5 GB. More are numbered, with
+                an index.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         inserted = inserted_weights(self.encoder)
         plain = {k: v for k, v in self.encoder.state_dict().items() if k not in inserted}
         untold = anatomy(self.encoder)
+        largest = bytes_of(shard) if shard else LARGEST_FILE
+        remove_shards(folder, "model", "encoder")
+        weights = packed(plain, self.storage)
         with quiet():
-            if untold or self.storage == "int8":
-                (folder / "model.safetensors").unlink(missing_ok=True)
-                _write(packed(plain, self.storage), folder / "encoder.safetensors")
+            if untold or self.storage in ("int8", "int4"):
+                write_shards(weights, folder, "encoder", largest=largest, write=_write)
                 self.encoder.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
             else:
-                (folder / "encoder.safetensors").unlink(missing_ok=True)
-                self.encoder.save_pretrained(folder, state_dict=packed(plain, self.storage))  # type: ignore[operator]
+                self.encoder.save_pretrained(folder, state_dict=weights, max_shard_size=largest)  # type: ignore[operator]
         self.modality.save(folder)
         _write(self.head.state_dict(), folder / "head.safetensors", labels=self.task.labels)
         if inserted:
@@ -233,13 +240,18 @@ class TransferModel(nn.Module):
             "pad_id": self.modality.pad_id,
             "decision": dataclasses.asdict(self.decision),
             "encoder": {"storage": self.storage} | untold,
-            "sha256": seals(file for file in folder.iterdir() if file.name in _SEALED or file.suffix == ".safetensors"),
+            "sha256": seals(file for file in folder.iterdir() if file.name in _SEALED or ".safetensors" in file.name),
         }
         (folder / "graft.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path | str) -> TransferModel:
+    def load(cls, folder: Path | str, *, memory: str | None = None) -> TransferModel:
         """The model that `save` wrote; its outputs are the same to the last bit on the same machine.
+
+        Args:
+            folder: where it lies.
+            memory: main memory for weights, such as `200MB`: what does not fit is read from disk whenever it is
+                computed. By default all.
 
         Raises:
             InputError: a file is missing, damaged, not the one that was saved, or of a newer format, or the labels are
@@ -256,8 +268,13 @@ class TransferModel(nn.Module):
         modality = Text.from_folder(folder)
         modality.max_length, modality.pad_id = described["max_length"], described["pad_id"]
         about = described.get("encoder", {})
-        own = (folder / "encoder.safetensors").is_file()
-        encoder = _rebuilt_encoder(folder, about) if own else _load_encoder(folder, remote_code=False)
+        own = bool(shards(folder, "encoder"))
+        if own and memory:
+            raise InputError(
+                f"The model in {str(folder)!r} is kept in a form that cannot wait on disk. Leave --memory out."
+            )
+        limit = bytes_of(memory) if memory else None
+        encoder = _rebuilt_encoder(folder, about) if own else _load_encoder(folder, remote_code=False, memory=limit)
         model = cls(
             encoder, modality, task, pooling=described["pooling"], head=parse(Head, described["head"]),
             decision=described["decision"],
@@ -328,7 +345,7 @@ def _inserted(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "inserted.safetensors")
 
 
-def _write(weights: dict[str, Tensor], file: Path, **told: Any) -> None:
+def _write(weights: Mapping[str, Tensor], file: Path, **told: Any) -> None:
     metadata = {"format": "pt"} | {name: json.dumps(value, ensure_ascii=False) for name, value in told.items()}
     save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, file, metadata)
 
@@ -374,11 +391,14 @@ def _enter_in_half(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     return args, kwargs | {"hidden_states": kwargs["hidden_states"].to(half)}
 
 
-def _load_encoder(folder: Path, remote_code: bool) -> nn.Module:
-    """The bare network, in fp32."""
+def _load_encoder(folder: Path, remote_code: bool, memory: int | None = None) -> nn.Module:
+    """The bare network, in fp32, of which at most `memory` bytes are in memory."""
     from transformers import AutoModel
 
-    encoder, said = load_network(AutoModel, folder, trust_remote_code=remote_code)
+    if memory is None:
+        encoder, said = load_network(AutoModel, folder, trust_remote_code=remote_code)
+    else:
+        encoder, said = load_offloaded(folder, memory)
     require_weights(encoder, said, folder)
     return without_pooler(encoder)
 
@@ -396,7 +416,7 @@ def _rebuilt_encoder(folder: Path, described: dict[str, Any]) -> nn.Module:
         with quiet():
             encoder = without_pooler(AutoModel.from_config(config, dtype=torch.float32))
         reshape(encoder, described)
-        encoder.load_state_dict(unpacked(load_file(folder / "encoder.safetensors")))
+        encoder.load_state_dict(unpacked(read_shards(folder, "encoder")))
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"encoder.safetensors in {str(folder)!r} does not fit its config: {first_line(error)}"

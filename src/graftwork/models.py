@@ -81,7 +81,7 @@ def resolve(model: str | Path) -> Path:
 
 def _require_whole(folder: Path) -> None:
     """Refuse a saved model whose encoder is more than its config says: read as a pretrained one, it would lack that."""
-    if (folder / "encoder.safetensors").is_file():
+    if any(folder.glob("encoder*.safetensors")):
         raise InputError(
             f"The model in {str(folder)!r} was compressed to shapes that its config cannot tell, so nothing can be "
             "trained from it. Give the run that it was made of."

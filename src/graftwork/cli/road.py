@@ -239,6 +239,10 @@ def predict(
     ] = None,
     column: typed.Text = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A .csv or .jsonl to write to.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", help="Main memory for weights, such as 200MB; the rest is read from disk as needed."),
+    ] = None,
     as_json: typed.Json = False,
 ) -> None:
     """Predict a text, or a row at a time of a file (.txt: a text a line; of several texts, with tabs between)."""
@@ -258,8 +262,11 @@ def predict(
         else inputs(text, column=column, usual_column=usual, others=others or [])
     )
     from graftwork.fit import predict
+    from graftwork.sharding import leads
 
-    rows = [{"text": given} | answer for given, answer in zip(texts, predict(run, texts), strict=True)]
+    rows = [{"text": given} | answer for given, answer in zip(texts, predict(run, texts, memory=memory), strict=True)]
+    if not leads():
+        return
     told = [row | {"text": PAIR.join(row["text"])} for row in rows] if compares else rows
     if out:
         write_predictions(out, rows if out.suffix == ".jsonl" else told)
