@@ -45,7 +45,7 @@ def test_files_of_a_bounded_size_with_an_index_are_the_model(model, tmp_path, st
     stored.save(tmp_path, shard="20KB")
     name = "model" if storage == "fp32" else "encoder"
     files = sorted(tmp_path.glob(f"{name}-*.safetensors"))
-    assert len(files) > 2
+    assert len(files) > 1
     assert not (tmp_path / f"{name}.safetensors").exists()
     index = json.loads((tmp_path / f"{name}.safetensors.index.json").read_text())
     assert set(index["weight_map"].values()) == {file.name for file in files}
@@ -72,7 +72,7 @@ def test_a_missing_piece_is_named(model, tmp_path):
 
 @pytest.mark.parametrize("size", ["", "500", "MB", "-1MB", "5 apples", "0MB"])
 def test_what_is_no_size_is_refused(model, tmp_path, size):
-    with pytest.raises(InputError, match="is no size. Give one such as 500MB"):
+    with pytest.raises(InputError, match=r"is no size\. Give one such as 500MB"):
         bytes_of(size)
     assert bytes_of("1.5gb") == 1_500_000_000
 
@@ -95,7 +95,7 @@ def test_a_model_of_a_form_of_our_own_cannot_wait_on_disk(model, tmp_path):
     stored = copy.deepcopy(model)
     stored.storage = "int8"
     stored.save(tmp_path)
-    with pytest.raises(InputError, match="cannot wait on disk. Leave --memory out"):
+    with pytest.raises(InputError, match=r"cannot wait on disk\. Leave --memory out"):
         TransferModel.load(tmp_path, memory="1MB")
 
 

@@ -103,9 +103,10 @@ def advice(fits: dict[str, str], memory: float, gpus: tuple[float, ...]) -> str:
         return f"No GPU holds it alone: torchrun --nproc-per-node {count} $(which graft) predict RUN ..."
     if fits["fp32"] == "in memory":
         return "No GPU holds it, main memory does: --memory leaves there what a GPU has no room for."
+    half = f"{max(0.1, memory / 2):.1f}GB"
     return (
-        f"It does not fit in fp32, in which graftwork computes: graft predict RUN ... --memory {max(0.1, memory / 2):.1f}GB "
-        "reads layers from disk as they are computed, slowly. Or choose a smaller model."
+        f"It does not fit in fp32, in which graftwork computes: graft predict RUN ... --memory {half} reads layers "
+        "from disk as they are computed, slowly. Or choose a smaller model."
     )
 
 

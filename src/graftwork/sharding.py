@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,11 +96,11 @@ def load_offloaded(folder: Path, memory: int) -> tuple[nn.Module, dict[str, Any]
     from transformers import AutoModel
 
     room: dict[int | str, int] = {i: int(0.9 * torch.cuda.mem_get_info(i)[0]) for i in range(torch.cuda.device_count())}
-    beside = tempfile.TemporaryDirectory(prefix="graftwork-offload-")  # for what its file holds in other bits
+    beside = tempfile.mkdtemp(prefix="graftwork-offload-")  # for what its file holds in other bits
     encoder, said = load_network(
-        AutoModel, folder, device_map="auto", max_memory=room | {"cpu": memory}, offload_folder=beside.name
+        AutoModel, folder, device_map="auto", max_memory=room | {"cpu": memory}, offload_folder=beside
     )
-    encoder.offloaded_beside = beside  # lives as long as the network does
+    weakref.finalize(encoder, shutil.rmtree, beside, ignore_errors=True)
     return encoder, said
 
 
