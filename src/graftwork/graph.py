@@ -147,7 +147,8 @@ def quantize(file: Path, to: Path, *, keep: Collection[str] = (), only: Collecti
 
     with hushed():
         quantize_dynamic(
-            file, to, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True, nodes_to_exclude=list(keep),
+            file, to, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True,
+            nodes_to_exclude=[*keep, *(f"{name}_MatMul" for name in keep)],  # what a Gemm is called on the way
             nodes_to_quantize=None if only is None else list(only),
         )  # fmt: skip
 
