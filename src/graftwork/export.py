@@ -176,10 +176,10 @@ class _Building:
         ]
         return dataclasses.replace(chosen, candidates=tuple(told))
 
-    def _asked(self, scheme: Quantization | None, *, least: float = LEAST_AGREEMENT + _MARGIN) -> Export:
+    def _asked(self, scheme: Quantization | None, *, least: float | None = None) -> Export:
         """Write it, and ask it and the run's model the same."""
         self.note(f"Writing {'model.onnx, with ' + scheme.sentence if scheme else f'it as {self.to}'}.")
-        stayed = self._written(scheme, least)
+        stayed = self._written(scheme, LEAST_AGREEMENT + _MARGIN if least is None else least)
         self.model = TransferModel.load(self.run.path / "model")  # an exporter may have touched the one it was given
         self.note(f"Asking it and the run's model about {len(self.inputs):,} validation rows.")
         written = partial(Saved if self.to == "safetensors" else Standalone, self.beside)
