@@ -376,8 +376,8 @@ def test_the_gate_catches(run, quickly, planted, tmp_path, fault, quantized):
 def test_the_gate_catches_in_safetensors(run, monkeypatch, tmp_path, fault, said):
     save = TransferModel.save
 
-    def faulty(model, folder):
-        save(model, folder)
+    def faulty(model, folder, **more):
+        save(model, folder, **more)
         file = Path(folder) / ("graft.json" if fault == "labels" else fault)
         if fault == "labels":
             says = json.loads(file.read_text())

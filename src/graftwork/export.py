@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,6 +37,7 @@ BEST: tuple[Quantization | None, ...] = (None, Dynamic(), Static(), Weights(), W
 
 _SCRIPTS = Path(__file__).parent / "standalone"
 _REPORT = "gate.json"
+_WHOLE = "whole.onnx"
 _WEIGHTS = (".onnx", ".pt2", ".safetensors")
 _SUFFIX = {"dynamic": "-int8", "static": "-static", "weights": "-weights"}
 _MARGIN = 0.01
@@ -114,9 +115,10 @@ def export(
     suffix = "" if schemes == (None,) else "-best" if len(schemes) > 1 else _SUFFIX[schemes[0].name]  # type: ignore[union-attr]
     folder = Path(out or Path("exports") / f"{run.path.resolve().name}-{to}{suffix}").expanduser()
     _refuse_place(folder, force=force)
-    _script(TransferModel.load(run.path / "model").task) if to != "safetensors" else None
+    model = TransferModel.load(run.path / "model")
+    script = _script(model.task) if to != "safetensors" else None
     with atomic_folder(folder) as beside, tempfile.TemporaryDirectory() as work:
-        built = _Building(run, to, folder, beside, Path(work), shard, on_event)
+        built = _Building(run, model, to, script, folder, beside, Path(work), shard, on_event)
         done = built.one(schemes[0]) if len(schemes) == 1 else built.best(schemes)
         (beside / "README.md").write_text(_card(done, run, built.model.task), encoding="utf-8")
         report = {"graftwork_export": 1, "run": run.name} | done.as_dict()
@@ -130,17 +132,19 @@ class _Building:
     def __init__(
         self,
         run: Run,
+        model: TransferModel,
         to: Format,
+        script: Path | None,
         folder: Path,
         beside: Path,
         work: Path,
         shard: str | None,
         on_event: Callable[[dict[str, Any]], None] | None,
     ):
-        self.run, self.to, self.folder, self.beside, self.work, self.shard = run, to, folder, beside, work, shard
+        self.run, self.model, self.to, self.script, self.shard = run, model, to, script, shard
+        self.folder, self.beside, self.work = folder, beside, work
         self.note: Callable[[str], None] = partial(_tell, on_event)
         self.inputs, self.labels = _rows(run)
-        self.model = TransferModel.load(run.path / "model")
 
     def one(self, scheme: Quantization | None) -> Export:
         """Built, and through the gate.
@@ -164,6 +168,8 @@ class _Building:
         for scheme in schemes:
             done = self._asked(scheme, least=0.0)  # layers are looked for where one scheme is asked for
             tried.append(done)
+            if scheme is None:
+                shutil.copy(self.beside / "model.onnx", self.work / _WHOLE)
             if not done.gate.faults and (chosen is None or _ms(done) < _ms(chosen)):
                 chosen = done
                 shutil.copy(self.beside / "model.onnx", self.work / "best.onnx")
@@ -189,25 +195,20 @@ class _Building:
         return Export(self.folder, self.to, scheme is not None, title, round(size, 1), gate, stayed)
 
     def _written(self, scheme: Quantization | None, least: float) -> Kept | None:
-        if self.to == "safetensors":
-            self.model.save(self.beside, **({"shard": self.shard} if self.shard else {}))
+        if self.script is None:
+            self.model.save(self.beside, shard=self.shard)
             return None
-        script = _script(self.model.task)
-        if self.to == "torch-export":
-            return _write_standalone(self.model, self.beside, script, network="model.pt2")
-        if scheme is None:
-            return _write_standalone(self.model, self.beside, script)
-        return _write_standalone(self.model, self.beside, script, shrink=partial(self._shrunk, scheme, least))
+        network = "model.pt2" if self.to == "torch-export" else "model.onnx"
+        shrink = partial(self._shrunk, scheme, least) if scheme else None
+        return _write_standalone(self.model, self.beside, self.script, network=network, shrink=shrink)
 
     def _shrunk(self, scheme: Quantization, least: float) -> Kept:
         """Write the graph once, and of it one with fewer bits that train rows bear."""
-        whole = self.work / "whole.onnx"
+        whole = self.work / _WHOLE
         if not whole.exists():
             write_onnx(self.model, whole)
-        train = _rows(self.run, "train", ASKED)[0]
-        model = TransferModel.load(self.run.path / "model")
+        model, train, expected = self._train
         ids = [w.ids for w in model.task.windows(model.modality, train, None)]
-        expected = [model.outputs([given])[0] for given in train]
 
         def compared() -> Compared:
             try:
@@ -216,6 +217,12 @@ class _Building:
                 return Compared(0.0, np.inf)
 
         return quantized(scheme, whole, self.beside / "model.onnx", ids, compared, least=least, note=self.note)
+
+    @cached_property
+    def _train(self) -> tuple[TransferModel, list[Any], list[np.ndarray]]:
+        """The run's model as no exporter has touched it, train rows, and its raw outputs of them."""
+        model, rows = TransferModel.load(self.run.path / "model"), _rows(self.run, "train", ASKED)[0]
+        return model, rows, [model.outputs([given])[0] for given in rows]
 
 
 def _ms(done: Export) -> float:
