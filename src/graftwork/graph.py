@@ -89,7 +89,7 @@ def write_program(model: TransferModel, file: Path) -> None:
         with hushed(), torch.no_grad():
             program = torch.export.export(network, _example(), dynamic_shapes=dict.fromkeys(INPUTS, free))
             torch.export.save(program, file)
-    except (RuntimeError, ValueError, TypeError, torch._dynamo.exc.TorchDynamoException) as error:  # UserError is one
+    except (RuntimeError, ValueError, TypeError) as error:  # dynamo's own are RuntimeErrors
         raise InputError(
             f"This {type(model.encoder).__name__} cannot be followed by torch.export ({first_line(error)}). "
             "Choose --to safetensors."

@@ -93,16 +93,16 @@ class Static(Quantization):
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
         how = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}[self.calibration]
-        cache = whole.with_suffix(f".{self.calibration}.json")  # ranges are the same whatever is kept
-        known = "calibration_cache_path" in inspect.signature(quantize_static).parameters  # onnxruntime 1.32
+        reader: Any = _Reader(rows if self.calibration == "minmax" else _alike(rows))
+        more: dict[str, Any] = {}
+        if "calibration_cache_path" in inspect.signature(quantize_static).parameters:  # since onnxruntime 1.32
+            more["calibration_cache_path"] = whole.with_suffix(f".{self.calibration}.json")  # whatever is kept
         with hushed():
             quantize_static(
-                whole, to, _Reader(rows if self.calibration == "minmax" else _alike(rows)), per_channel=True,
+                whole, to, reader, per_channel=True, reduce_range=True, calibrate_method=CalibrationMethod[how],
                 quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                reduce_range=True, calibrate_method=CalibrationMethod[how],
                 nodes_to_quantize=[n for names in weighted(whole).values() for n in names if n not in keep],
-                op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-                **({"calibration_cache_path": cache} if known else {}),
+                op_types_to_quantize=["MatMul", "Gemm", "Gather"], **more,
             )  # fmt: skip
 
 
