@@ -3,8 +3,8 @@
     python benchmarks/fewshot.py DATA_FOLDER [--only METHOD]
 
 Ten draws of ten train rows a class; five others a class are validation, by which each run chooses its checkpoint. With
-class names each class has one more train text, its name as words (`--class-names`). Defaults, class names and `ema`
-were looked at on other draws, scored on the train rows that these left, never on the test split.
+class names each class has one more train text, its name as words (`--class-names`). Defaults and class names were
+looked at on other draws, scored on the train rows that these left, never on the test split.
 Published, with encoders five to fifteen times as large: DNNC 86.7, CPFT 87.2 (Zhang et al. 2021).
 """
 
@@ -17,7 +17,7 @@ from measure import Benchmark, few_shot, interval, percent, table, workplace
 NAMED = ", class names"
 METHODS = (
     "linear-probe", f"linear-probe{NAMED}", "supervised-contrastive", f"supervised-contrastive{NAMED}",
-    f"supervised-contrastive:ema{NAMED}", "full-fine-tuning", "multiple-negatives", "siamese", "triplet",
+    "full-fine-tuning", "multiple-negatives", "siamese", "triplet",
 )  # fmt: skip
 DRAWS = 10
 BUDGET = "120steps"

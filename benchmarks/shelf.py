@@ -30,7 +30,11 @@ def shelf() -> list[str]:
     from graftwork.method import Method
 
     plain = [n for n in names(Head) if lookup(Head, n).for_classes and not lookup(Head, n)().template and n != "linear"]
-    return [START, *(n for n in names(Method) if n != START), *(f"full-fine-tuning@{n}" for n in plain)]
+    return [
+        START,
+        *(n for n in names(Method) if n != START and "target" not in lookup(Method, n).needs),
+        *(f"full-fine-tuning@{n}" for n in plain),
+    ]
 
 
 def score(benchmark: Benchmark, method: str, seed: int) -> dict[str, Any]:

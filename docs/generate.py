@@ -31,7 +31,8 @@ def pages() -> dict[Path, str]:
 
 def findings() -> str:
     """Every kind of finding, errors first."""
-    import graftwork.verdict  # noqa: F401  declares its kinds
+    import graftwork.adapt
+    import graftwork.verdict  # noqa: F401  they declare their kinds
     from graftwork.check import CODES
     from graftwork.finding import KINDS, ORDER
 
@@ -43,8 +44,9 @@ def findings() -> str:
     for severity in ORDER:
         kinds = [(f"`{code}`", CODES[code]) for code in CODES if KINDS[code].severity == severity]
         parts += [f"## {severity.capitalize()}s", table(("code", "what it says"), kinds)]
-    of_a_race = [(f"`{kind.code}`", kind.sentence) for kind in KINDS.values() if kind.about == "race"]
-    parts += ["# What `graft compare` can find", table(("code", "what it says"), of_a_race)]
+    for verb, about in (("compare", "race"), ("adapt", "adaptation")):
+        kinds = [(f"`{kind.code}`", kind.sentence) for kind in KINDS.values() if kind.about == about]
+        parts += [f"# What `graft {verb}` can find", table(("code", "what it says"), kinds)]
     return page(parts)
 
 

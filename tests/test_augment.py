@@ -237,6 +237,21 @@ def test_neighbours_are_those_of_a_search_by_hand(tiny: Path, word: str) -> None
     assert made == {f"The {near}." for near in expected}
 
 
+def test_toward_a_domain_only_its_words_come_and_its_words_stay(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("The river, the Teacher;\nthe green!", encoding="utf-8")
+    table = tmp_path / "texts.csv"
+    table.write_text("text,n\nthe river the teacher,1\nthe green,2\n", encoding="utf-8")
+    for file in (tmp_path / "texts.txt", table):
+        setting = {"model": str(tiny), "threshold": 0.001, "neighbours": 50, "toward": str(file)}
+        kind: Any = parse(Augmentation, {"neighbour-synonyms": setting})
+        made = {example.input for example in rewritten(kind, [Example("the house", "x")] * 60)}
+        expected = {word for word in by_brute_force(tiny, "house", 0.001, 50) if word in ("river", "teacher", "green")}
+        assert made == {f"the {word}" for word in expected} != set()
+        assert all(
+            each is None or each.input == "the river" for each in rewritten(kind, [Example("the river", "x")] * 9)
+        )
+
+
 def test_a_neighbour_wears_the_case_of_the_word(tiny: Path) -> None:
     kind: Any = parse(Augmentation, {"neighbour-synonyms": {"model": str(tiny), "threshold": 0.1}})
     texts = ["house", "House", "HOUSE", "hoUSE"]

@@ -237,7 +237,7 @@ def test_what_a_method_needs_and_does_not_find_is_told_before_anything_runs(work
     class NeedsTarget(LinearProbe, abstract=True):
         needs = frozenset({"target"})
 
-    assert "needs unlabelled examples of the target domain" in (unmet([LinearProbe(), NeedsTarget()], data) or "")
+    assert "needs unlabelled texts of the target domain" in (unmet([LinearProbe(), NeedsTarget()], data) or "")
     assert unmet([LinearProbe()], data) is None
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from graftwork.choice import InputError
 from graftwork.corpus import Corpus, train_tokenizer, windows
+from graftwork.extension import extend
 from graftwork.fill import fill
 from graftwork.generate import generate
 from graftwork.language import kind_of, language_model, opened, pieces_of, save_language_model
@@ -414,3 +415,37 @@ def test_graft_mini_gpt_writes_english():
     assert kind_of(folder) == "causal"
     assert (folder / "model.safetensors").stat().st_size < 16e6
     assert generate(["Once upon a"], tokens=1, top_k=1) == [" time"]
+
+
+# --- more pieces ---
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_word_that_is_cut_becomes_a_piece_that_means_its_parts(tmp_path, tied):
+    folder = tiny_model(tmp_path / "old", language_model=True, tie_word_embeddings=tied)
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": f"Paris saw {w}, paris went"}) + "\n" for w in ["london", "we"] * 9))
+    words = extend(folder, "masked", Corpus(file), 2, tmp_path / "new")
+    assert words == ["paris", "london"]  # 36 times 4 pieces saved, 9 times 5
+    old, new = language_model(folder, "masked").eval(), language_model(tmp_path / "new", "masked").eval()
+    parts = old.modality.tokenizer.encode("paris", add_special_tokens=False).ids
+    (piece,) = new.modality.tokenizer.encode("paris", add_special_tokens=False).ids
+    assert (len(parts), piece) == (5, len(old.task.labels))
+    tables = [model.encoder.get_input_embeddings().weight for model in (old, new)]
+    assert torch.equal(tables[1][piece], tables[0][parts].mean(0))
+    inputs = old.modality.collate(old.modality.encode(["we saw the old house"]))
+    with torch.no_grad():
+        before, after = (model.head(model.encoder(**inputs).last_hidden_state[0]) for model in (old, new))
+    torch.testing.assert_close(after[:, :piece], before)  # texts without the words are read and foretold as before
+    torch.testing.assert_close(after[:, piece], before[:, parts].mean(1), atol=1e-4, rtol=1e-4)
+
+
+def test_only_word_pieces_are_extended_and_only_by_words_that_are_cut(tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("we saw the old house " * 20)
+    with pytest.raises(InputError, match="cuts no frequent word"):
+        extend(tiny_model(tmp_path / "m", language_model=True), "masked", Corpus(file), 5, tmp_path / "new")
+    with pytest.raises(InputError, match="only WordPiece"):
+        extend(resolve("graft-mini-gpt"), "causal", Corpus(file), 5, tmp_path / "new")
+    with pytest.raises(InputError, match="--from MODEL"):
+        pretrain(file, extend=5)

@@ -18,6 +18,7 @@ __all__ = [
     "InputError",
     "Run",
     "TransferModel",
+    "adapt",
     "advise",
     "augment",
     "check",
@@ -36,9 +37,11 @@ __all__ = [
     "rate_test",
     "resume",
     "search",
+    "shift",
 ]
 
 if TYPE_CHECKING:
+    from graftwork.adapt import adapt
     from graftwork.advise import Advice, advise
     from graftwork.augment import augment
     from graftwork.budget import Budget
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from graftwork.resume import resume
     from graftwork.run import Run
     from graftwork.search import search
+    from graftwork.shift import shift
 
 _LIVES_IN = {
     "Advice": "advise",

@@ -24,7 +24,7 @@ from graftwork.baselines import Majority  # noqa: F401  puts every baseline on i
 from graftwork.budget import Budget
 from graftwork.check import check
 from graftwork.choice import InputError, names, parse
-from graftwork.evaluate import record, scored
+from graftwork.evaluate import evidence_of, record, scored
 from graftwork.examples import tokenised
 from graftwork.features import embeddings
 from graftwork.fit import Request, require_suitable, resume, start
@@ -561,13 +561,13 @@ OURS = ("runs", "tuning", "comparison.json", "comparison.html")
 
 
 def _evidence(task: Task, runs: Iterable[Run]) -> significance.Evidence:
-    tallies, correct = [], []
+    found = []
     for run in runs:
         table = run.predictions("test")
         truth, guess = ([task.named(cell) for cell in table[column].to_pylist()] for column in ("label", "prediction"))
-        tallies.append(task.tally(truth, guess, table["probabilities"].to_pylist()))
-        correct.append(np.array([t == g for t, g in zip(truth, guess, strict=True)]))
-    return significance.Evidence(tallies, task.tallied, correct if task.selection == "accuracy" else None)
+        found.append(evidence_of(task, truth, guess, table["probabilities"].to_pylist()))
+    right = [each.correct[0] for each in found if each.correct]
+    return significance.Evidence([each.tallies[0] for each in found], task.tallied, right or None)
 
 
 def _cost(runs: Sequence[Run]) -> dict[str, Any]:

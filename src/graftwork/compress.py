@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import graftwork.compressors
@@ -22,7 +21,7 @@ import graftwork.methods  # noqa: F401  puts every method on its shelf
 from graftwork.budget import Budget
 from graftwork.choice import InputError
 from graftwork.compressor import Compressor, steps_of
-from graftwork.evaluate import data_of, decided, outputs, record
+from graftwork.evaluate import data_of, decided, evidence_of, outputs, record
 from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, World, peak_memory_mb
 from graftwork.latency import latency
@@ -225,10 +224,7 @@ class _Compressing:
             [task.named(task.cell(name)) for name in names] for names in (truth, [p.label for p in predictions])
         )
         chances = [None if p.probabilities is None else list(p.probabilities.values()) for p in predictions]
-        right = np.array([t == g for t, g in zip(truth, guess, strict=True)])
-        return Evidence(
-            [task.tally(truth, guess, chances)], task.tallied, [right] if task.selection == "accuracy" else None
-        )
+        return evidence_of(task, truth, guess, chances)
 
     def _measured(
         self, step: str, model: TransferModel, evidence: Evidence, head: str, seconds: float, notes: dict[str, Any]

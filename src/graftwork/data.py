@@ -237,7 +237,8 @@ class Data:
             positive: Of two classes of pairs, the one that means similar; inferred when not given.
             validation: The share of train that becomes validation where none is given, in [0, 0.5]; or a file.
             test: The same for test. By default 0.1 of a lone file, and nothing where the source has named splits.
-            target: A source of unlabelled texts of the domain to adapt to; becomes the split "target".
+            target: A source of unlabelled texts of the domain to adapt to, or a .txt file with a text a line; becomes
+                the split "target".
             drop: Removals asked for, among "ragged" (lines that do not fit the header), "empty" (no text or no
                 label), "conflicts" (train texts with several labels), "duplicates" (of a text and label in train) and
                 "overlap" (train texts that stand in validation or test).
@@ -261,7 +262,7 @@ class Data:
         if limit is not None and limit < 1:
             raise InputError(f"limit must be a number of train rows from 1 on; got {limit!r}.")
         reading, cut_test = _gather(source, validation, test)
-        unlabelled = _read(target) if target is not None else None
+        unlabelled = _read_unlabelled(target) if target is not None else None
         if "train" not in reading.tables:
             message = f"{reading.name} has only {', '.join(reading.tables)}."
             raise DataError([NO_TRAIN(message, fix="Add a file named train, or give one file as the source.")])
@@ -390,7 +391,7 @@ class Data:
         return np.isin(groups[count:], groups[:count])
 
     def some(self, train: int, validation: int) -> Data:
-        """At most so many rows of train and validation, each class in proportion, and no test split.
+        """At most so many rows of train and validation, each class in proportion; no test split, and target as it is.
 
         For questions that a part of the data answers, and that must not see test. It does not load again from `source`.
         """
@@ -399,6 +400,7 @@ class Data:
             for name, size in (("train", train), ("validation", validation))
             if (split := self.splits.get(name)) is not None
         }
+        splits |= {"target": self["target"]} if "target" in self else {}
         return replace(self, splits=MappingProxyType(splits), groups={})
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -503,6 +505,14 @@ def _read(source: Any) -> Reading:
     if isinstance(source, str) and source.startswith("<") and source.endswith(" in memory>"):
         raise InputError(f"This data was {source}; it cannot be read again. Give it once more, or use Data.save first.")
     return read(source)
+
+
+def _read_unlabelled(source: Any) -> Reading:
+    """`_read`, and .txt files: a text a line, empty ones left out."""
+    if isinstance(source, (str, os.PathLike)) and str(source).endswith(".txt") and Path(source).expanduser().is_file():
+        lines = Path(source).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        return read({"train": [{"text": line} for line in lines if line.strip()]})
+    return _read(source)
 
 
 def _gather(source: Any, validation: Any, test: Any) -> tuple[Reading, float]:

@@ -17,6 +17,7 @@ from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, autocast
 from graftwork.model import TransferModel, evaluating, join
 from graftwork.run import Run
+from graftwork.significance import Evidence
 from graftwork.task import Decision, Prediction, Task
 
 if TYPE_CHECKING:
@@ -206,6 +207,22 @@ def record(
     if lost is not None:
         cut = {f"truncated_rows_{split}": int((lost > 0).sum()), f"truncated_tokens_{split}": int(lost.sum())}
     run.update(metrics={split: metrics}, happened=cut)
+
+
+def evidence_of(
+    task: Task, truth: Sequence[Any], guess: Sequence[Any], chances: Sequence[list[float] | None]
+) -> Evidence:
+    """What one run said about each row, for paired tests.
+
+    Args:
+        task: what was asked.
+        truth: the right answers, in names.
+        guess: what was answered.
+        chances: the probabilities of each row's answers, where there are any.
+    """
+    right = np.array([t == g for t, g in zip(truth, guess, strict=True)])
+    correct = [right] if task.selection == "accuracy" else None
+    return Evidence([task.tally(truth, guess, chances)], task.tallied, correct)
 
 
 def quick_score(model: TransferModel, found: list[np.ndarray], targets: list[np.ndarray]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +146,34 @@ class Examples:
         return iter(cut_by_tokens(order, self.lengths, max_tokens))
 
 
+class Joined(Examples):
+    """Several tokenised sets after one another.
+
+    Attributes:
+        parts: the sets.
+        first: the place at which each begins, and at last that at which all end: (parts + 1,).
+    """
+
+    def __init__(self, parts: Sequence[Examples]):
+        self.parts = tuple(parts)
+        self.key = hashlib.sha256("".join(part.key for part in parts).encode()).hexdigest()[:32]
+        self.modality, self.task, self.data = parts[0].modality, parts[0].task, parts[0].data
+        self.first = np.cumsum([0, *(len(part) for part in parts)])
+        self.rows = sum(part.rows for part in parts)
+        before = np.cumsum([0, *(part.rows for part in parts)])
+        self.example = np.concatenate([part.example + rows for part, rows in zip(parts, before, strict=False)])
+        self.lengths = np.concatenate([part.lengths for part in parts])
+        self.lost = np.concatenate([part.lost for part in parts])
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+        self.ids = np.concatenate([part.ids for part in parts])
+
+
+def passes(rows: int, wanted: int, generator: np.random.Generator) -> np.ndarray:
+    """`wanted` of so many rows: each as often as they are gone through whole, and some of them once more."""
+    times, rest = divmod(wanted, rows)
+    return np.concatenate([np.tile(np.arange(rows), times), generator.permutation(rows)[:rest]])
+
+
 def cut_by_tokens(
     places: np.ndarray, lengths: np.ndarray, max_tokens: int, parts: int = 1, together: int = 1
 ) -> list[np.ndarray]:
@@ -169,7 +197,7 @@ def tokenised(data: Data, split: str, task: Task, modality: Text) -> Examples:
     key = _digest(data.fingerprint, split, modality.digest, modality.max_length, task.spec())
     folder = cache_folder() / "examples" / key
     if not (folder / "examples.json").is_file():
-        _build(data[split], task, modality, folder, key)
+        _build(data[split], task, modality, folder, key, labelled=split != "target")
     return Examples(folder, modality, task, data)
 
 
@@ -180,7 +208,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("GRAFTWORK_CACHE") or user_cache_dir("graftwork"))
 
 
-def _build(split: Split, task: Task, modality: Text, folder: Path, key: str) -> None:
+def _build(split: Split, task: Task, modality: Text, folder: Path, key: str, *, labelled: bool) -> None:
     lengths: list[int] = []
     examples: list[int] = []
     lost: list[int] = []
@@ -189,7 +217,7 @@ def _build(split: Split, task: Task, modality: Text, folder: Path, key: str) -> 
         with (work / "ids.bin").open("wb") as ids_file, (work / "targets.bin").open("wb") as targets_file:
             row = 0
             for inputs, labels in split.batches(_CHUNK):
-                for window in task.windows(modality, inputs, labels):
+                for window in task.windows(modality, inputs, labels if labelled else None):
                     ids_file.write(window.ids.tobytes())
                     targets_file.write(window.target.tobytes())
                     lengths.append(len(window.ids))

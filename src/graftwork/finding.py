@@ -51,8 +51,8 @@ class Kind:
     severity: Severity
     sentence: str = field(compare=False)
     """What findings of this kind say, in general; the docs list it."""
-    about: Literal["data", "race"] = field(default="data", compare=False)
-    """Whether `check` finds it in data, or `compare` in the runs of a race."""
+    about: Literal["data", "race", "adaptation"] = field(default="data", compare=False)
+    """Whether `check` finds it in data, `compare` in the runs of a race, or `adapt` in what it did."""
 
     def __post_init__(self) -> None:
         assert self.code not in KINDS, f"two kinds are called {self.code}"

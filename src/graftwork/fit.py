@@ -334,8 +334,9 @@ class _Fitting(Work):
                 last = train(
                     model, train_rows, validation_rows, self._stage(number, method, precision, len(train_rows))
                 )
+            notes = method.notes(model)
             model = method.finish(model, train_rows).to(device)
-            done.append(self._described(method, model, last))
+            done.append(self._described(method, model, last) | notes)
             self._lead(partial(self.run.update, happened={"stages": done}))
         self._lead(lambda: self._finish(model, train_rows, validation_rows, done, last))
         self.world.wait()

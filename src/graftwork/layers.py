@@ -67,6 +67,14 @@ def train_only(network: nn.Module, groups: list[LayerGroup]) -> None:
         parameter.requires_grad_(name in chosen)
 
 
+def train_top(network: nn.Module, count: int) -> None:
+    """Let the topmost `count` blocks train, and what follows them; with none everything is frozen."""
+    groups = layer_groups(network)
+    above = [g for g in groups if g.name == "output"]
+    blocks = [g for g in groups if g.name.startswith("block")]
+    train_only(network, above * bool(count) + blocks[max(0, len(blocks) - count) :])
+
+
 def set_modes(module: nn.Module, parent_trains: bool = True) -> None:
     """Training mode where something trains, eval mode where nothing does.
 

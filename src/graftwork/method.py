@@ -86,6 +86,10 @@ class Method(Choice):
     def on_step(self, model: TransferModel, step: int) -> None:
         """Called after each optimizer step (the first is 1)."""
 
+    def notes(self, model: TransferModel) -> dict[str, Any]:
+        """What a run should tell of the stage besides its steps, JSON-able; asked before `finish`."""
+        return {}
+
     def finish(self, model: TransferModel, train: Examples) -> TransferModel:
         """The plain model again: what was inserted is merged or taken out."""
         return model
@@ -224,7 +228,7 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     has |= {"target"} & set(data.splits)
     means = {
         "labels": "a label for every training example",
-        "target": "unlabelled examples of the target domain; give them as target=...",
+        "target": "unlabelled texts of the target domain; give them with --target FILE, or target=...",
         "mask-token": "a model with a mask token",
         "pooled": "a task with one answer a text, such as classification",
         "one-class": "one class a text",

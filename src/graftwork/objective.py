@@ -91,10 +91,13 @@ class Objective:
         return [self.model.head(self._embeddings(batch), mask) for _ in range(self.passes)]
 
     def _embeddings(self, batch: Batch) -> Tensor:
-        embeddings = self.model.embed(batch.inputs)
+        embeddings = self._read(batch)
         for effect in self.effects:
             embeddings = effect.embeddings(embeddings)
         return embeddings
+
+    def _read(self, batch: Batch) -> Tensor:
+        return self.model.embed(batch.inputs)
 
     def _plain(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self.model.task.losses(logits, targets, smoothing=self.method.label_smoothing)

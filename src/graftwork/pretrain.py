@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from graftwork.budget import Budget
 from graftwork.choice import InputError, parse, suggest, wording
 from graftwork.corpus import Corpus, Windows, train_tokenizer, windows
+from graftwork.extension import extend as extend_vocabulary
 from graftwork.hardware import Hardware, World, peak_memory_mb
 from graftwork.language import language_model, pieces_of, save_language_model, start_from_nothing
 from graftwork.loop import Stage, Trained, train
@@ -46,6 +47,8 @@ class Request(BaseModel):
     """Of a network from nothing."""
     pieces: int = Field(default=8192, ge=300, le=200_000)
     """Of a vocabulary from nothing."""
+    extend: int = Field(default=0, ge=0, le=50_000)
+    """How many words of the corpus, which the tokenizer cuts, become pieces of their own, where a model goes on."""
     length: int = Field(default=128, ge=8, le=8192)
     """Tokens a window."""
     method: dict[str, dict[str, Any]]
@@ -65,6 +68,7 @@ def pretrain(
     model: str | Path | None = None,
     size: str = "mini",
     pieces: int = 8192,
+    extend: int = 0,
     length: int = 128,
     budget: str | Budget = "1epochs",
     seed: int = 0,
@@ -84,6 +88,8 @@ def pretrain(
             language-model head gets a fresh one, tied to its embeddings.
         size: of a network from nothing: `tiny`, `mini`, `small` or `base`.
         pieces: of a vocabulary from nothing.
+        extend: how many words of the corpus, which the tokenizer of `model` cuts, become pieces of their own; each
+            begins as the mean of those that it was cut into.
         length: tokens a window; nothing is padded.
         budget: `3epochs`, `500steps`, `90s`, `10m`.
         seed: of everything random.
@@ -115,11 +121,15 @@ def pretrain(
         method = Pretraining(pretext=pretext, **settings)
         request = Request(
             corpus=str(corpus), column=column, model=None if model is None else str(model), size=size,  # type: ignore[arg-type]
-            pieces=pieces, length=length, method=method.spec(), budget=str(Budget.parse(budget)),
+            pieces=pieces, extend=extend, length=length, method=method.spec(), budget=str(Budget.parse(budget)),
             seed=seed, hardware=Hardware.of(hardware),
         )  # fmt: skip
     except ValidationError as error:
         raise InputError(f"The pretraining cannot be read: {wording(error)}.") from None
+    if extend and model is None:
+        raise InputError(
+            "A vocabulary from nothing is of the corpus already: leave --extend out, or give --from MODEL."
+        )
     texts = Corpus(corpus, column)
     begins = resolve(model) if model is not None else None
     path = Path(out) if out else Run.default_path(texts.name, pretext.name)
@@ -165,7 +175,7 @@ class _Pretraining(Work):
     def _execute(self) -> None:
         device, precision = self.hardware.torch_device(), self._precision()
         self._lead(lambda: self._write_down_start(precision))
-        start = self.begins or self._started()
+        start = self._started() if self.begins is None or self.request.extend else self.begins
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.request.seed)
             model = language_model(start, self.method.pretext.kind).to(device)
@@ -205,13 +215,15 @@ class _Pretraining(Work):
         )  # fmt: skip
 
     def _started(self) -> Path:
-        """The folder of random weights and a tokenizer that this run began from; made once, whole or not at all."""
+        """The folder of weights and a tokenizer that this run made to begin from; made once, whole or not at all."""
         folder = self.checkpoint.parent / "start"
         self._lead(lambda: None if folder.is_dir() else self._start(folder))
         return folder
 
     def _start(self, folder: Path) -> None:
         pretext, request = self.method.pretext, self.request
+        if self.begins is not None:
+            return self._extended(self.begins, folder)
         self._note(f"Training a tokenizer of {request.pieces:,} pieces ...")
         tokenizer, special = pretext.tokenizer()
         tokenizer = train_tokenizer(self.corpus, tokenizer, special, request.pieces)
@@ -220,6 +232,14 @@ class _Pretraining(Work):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(request.seed)
             start_from_nothing(pretext, SIZES[request.size], tokenizer, special, request.length, beside)
+        beside.rename(folder)
+
+    def _extended(self, begins: Path, folder: Path) -> None:
+        beside = folder.with_name("starting")
+        shutil.rmtree(beside, ignore_errors=True)
+        words = extend_vocabulary(begins, self.method.pretext.kind, self.corpus, self.request.extend, beside)
+        self.run.update(happened={"new_pieces": words})
+        self._note(f"{len(words):,} words are pieces of their own now, such as {', '.join(words[:5])}.")
         beside.rename(folder)
 
     def _require_room(self, model: TransferModel) -> None:

@@ -283,8 +283,10 @@ class Trial:
 
     @cached_property
     def data(self) -> Data:
-        """Rows that key words decide."""
-        return Data.load(learnable(self.kind))
+        """Rows that key words decide; others of their kind are the target domain, where one is needed."""
+        needs = self.method.needs.union(*(modifier.needs for modifier in self.method.modifiers))
+        target = {"train": learnable(self.kind, seed=1)["train"]} if "target" in needs else None
+        return Data.load(learnable(self.kind), target=target)
 
     def model(self) -> TransferModel:
         """The network with a fresh head: equal at each call."""

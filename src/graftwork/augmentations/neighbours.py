@@ -6,7 +6,9 @@ is almost as near to `negative` as `funny` to `hilarious`. The threshold keeps m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -17,6 +19,7 @@ from graftwork.augmentations.language_model import word_embeddings
 from graftwork.augmentations.passage import Passage, casing, stop_words
 from graftwork.augmentations.whole_words import WholeWords
 from graftwork.augmentations.words import EDA, WordLevel, each
+from graftwork.reading import read
 
 if TYPE_CHECKING:
     from graftwork.data import Split
@@ -35,14 +38,19 @@ class Neighbours:
         table: the embedding of every piece: (vocabulary, dim).
         threshold: the least cosine of a neighbour.
         most: neighbours a word has at most.
+        among: words, in lower case, that alone may be neighbours, and have none themselves; by default any.
     """
 
-    def __init__(self, words: WholeWords, table: np.ndarray, *, threshold: float, most: int):
-        self.words, self.threshold, self.most = words, threshold, most
+    def __init__(
+        self, words: WholeWords, table: np.ndarray, *, threshold: float, most: int, among: frozenset[str] | None = None
+    ):
+        self.words, self.threshold, self.most, self.left = words, threshold, most, among or frozenset()
         rows = table[words.ids].astype(np.float32)
         self._unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)  # (words, dim)
         self._said = np.ones(len(words.words), dtype=bool)
         self._said[words.positions(stop_words())] = False
+        if among is not None:
+            self._said[[i for i, word in enumerate(words.words) if word.casefold() not in among]] = False
         self._known: dict[str, list[str]] = {}
 
     def of(self, word: str) -> list[str]:
@@ -58,7 +66,8 @@ class Neighbours:
     def learn(self, words: Iterable[str]) -> None:
         """Look up many words at once, which takes a sixth of the time."""
         new = sorted({word for word in words if word not in self._known})
-        places = [None if word.casefold() in stop_words() else self.words.position(word) for word in new]
+        kept = stop_words() | self.left
+        places = [None if word.casefold() in kept else self.words.position(word) for word in new]
         self._known |= {word: [] for word in new}
         found = [(word, place) for word, place in zip(new, places, strict=True) if place is not None]
         for start in range(0, len(found), _AT_ONCE):
@@ -90,6 +99,21 @@ def related(one: str, other: str) -> bool:
     return (alike >= 2 and 2 * alike >= len(one)) or other.endswith(one)
 
 
+def words_of(file: str) -> frozenset[str]:
+    """The words of a file of texts, in lower case: of a .txt, or of every column of a table that holds text.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    path = Path(file).expanduser()
+    if path.suffix == ".txt" and path.is_file():
+        texts = [path.read_text(encoding="utf-8-sig")]
+    else:
+        table = next(iter(read(path).tables.values()))
+        texts = [cell for column in table.columns for cell in column.to_pylist() if isinstance(cell, str)]
+    return frozenset(word for text in texts for word in re.findall(r"\w+", text.casefold()))
+
+
 class _NearWords(WordLevel, abstract=True):
     """A kind that draws near words."""
 
@@ -100,11 +124,15 @@ class _NearWords(WordLevel, abstract=True):
     do, `positive` and `negative` (0.67) do not."""
     neighbours: int = Field(default=5, ge=1)
     """The nearest so many of a word are drawn from."""
+    toward: str = ""
+    """A file of texts of another domain (.txt, or a table): words that stand there stay as they are, and others give
+    way to such words alone; by default to any."""
 
     def build(self, train: Split, hardware: Hardware) -> Rewrite:
         """`edited`, a text at a time, by the neighbours that the model's table gives."""
         tokenizer, table = word_embeddings(self.model, self.name)
-        near = Neighbours(WholeWords(tokenizer), table, threshold=self.threshold, most=self.neighbours)
+        among = words_of(self.toward) if self.toward else None
+        near = Neighbours(WholeWords(tokenizer), table, threshold=self.threshold, most=self.neighbours, among=among)
         one_by_one = each(lambda passage, luck: self.edited(passage, near, luck))
 
         def rewrite(examples: Sequence[Example], luck: Sequence[np.random.Generator]) -> Sequence[Example | None]:

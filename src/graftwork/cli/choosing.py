@@ -27,6 +27,7 @@ def compare(
     drop: typed.Drop = None,
     validation: typed.Validation = None,
     test: typed.Test = None,
+    target: typed.Target = None,
     limit: typed.Limit = None,
     class_names: typed.ClassNames = None,
     data_seed: typed.DataSeed = None,
@@ -41,8 +42,8 @@ def compare(
     from graftwork.compare import compare
 
     load = load_options(
-        text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, limit=limit,
-        class_names=class_names, seed=data_seed, task=task,
+        text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, target=target,
+        limit=limit, class_names=class_names, seed=data_seed, task=task,
     )  # fmt: skip
     screen = screen_of(as_json)
     with screen.progress() as meter:

@@ -28,6 +28,10 @@ def pretrain(
     ] = None,
     size: Annotated[str | None, typer.Option(help="From nothing: tiny, mini, small or base.")] = None,
     pieces: Annotated[int | None, typer.Option(help="From nothing: pieces of the vocabulary.")] = None,
+    extend: Annotated[
+        int | None,
+        typer.Option(min=1, help="Going on: so many words of the corpus become pieces of their own. WordPiece only."),
+    ] = None,
     length: Length = None,
     settings: Annotated[
         list[str] | None,
@@ -60,7 +64,8 @@ def pretrain(
         run = pretrain(
             corpus, objective={objective: own}, force=force, hardware=hardware, on_event=meter,
             **known(
-                model=model, size=size, pieces=pieces, length=length, budget=budget, column=column, seed=seed, out=out
+                model=model, size=size, pieces=pieces, extend=extend, length=length, budget=budget, column=column,
+                seed=seed, out=out,
             ),
             **fields,
         )  # fmt: skip

@@ -320,6 +320,105 @@ def search(
 
 
 @verb(
+    json="model, language_model, distance, low, high, error, source {texts, unknown, pieces_a_word, masked_loss}, "
+    "target {...}, shared, said"
+)
+def shift(
+    data: typed.Source,
+    target: Annotated[str, typer.Option(help="Unlabelled texts of the domain to measure against.")],
+    model: typed.Model = None,
+    seed: typed.Seed = None,
+    task: typed.Task = None,
+    text: typed.Text = None,
+    label: typed.Label = None,
+    multi_label: typed.MultiLabel = None,
+    limit: typed.Limit = None,
+    device: typed.Device = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Say how far a domain of unlabelled texts lies from labelled data, and what that supports. Trains nothing."""
+    from graftwork.cli.asked import known, load_options
+    from graftwork.shift import shift
+
+    load = load_options(
+        drop=None, text=text, label=label, multi_label=multi_label, limit=limit, task=task, target=target
+    )
+    screen = screen_of(as_json)
+    found = shift({"source": data, **load}, **known(model=model, seed=seed), hardware=known(device=device))
+    for sentence in found.said:
+        screen.say(sentence)
+    screen.answer(**found.as_dict())
+
+
+@verb(
+    json="run, method, why, shift, before (the run that was not adapted), base, judged [{on, rows, metric, before, "
+    "after, difference, low, high, p}], forgetting {of, before, after, similarity}, hurt, said, findings"
+)
+def adapt(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="minilm, a folder, a run, or a hub id.")],
+    target: Annotated[str, typer.Option(help="A file of unlabelled texts of the domain to adapt to.")],
+    source: Annotated[
+        str | None, typer.Option(help="Labelled data of another domain; without it the model only reads on.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            help="auto (the default), continued-pretraining, dann, coral, pseudo-labels, domain-stacking, "
+            "METHOD:importance-sampling; several (repeated, or with commas) are stages.",
+        ),
+    ] = None,
+    settings: typed.Settings = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Labelled rows of the target, to judge by alone; never learned from.")
+    ] = None,
+    budget: typed.Budget = None,
+    seed: typed.Seed = None,
+    out: typed.Out = None,
+    force: typed.Force = False,
+    task: typed.Task = None,
+    text: typed.Text = None,
+    label: typed.Label = None,
+    multi_label: typed.MultiLabel = None,
+    drop: typed.Drop = None,
+    validation: typed.Validation = None,
+    test: typed.Test = None,
+    limit: typed.Limit = None,
+    data_seed: typed.DataSeed = None,
+    device: typed.Device = None,
+    precision: typed.Precision = None,
+    max_tokens: typed.MaxTokens = None,
+    threads: typed.Threads = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Adapt a model to a domain whose texts have no labels, beside not adapting it, and say which is better."""
+    from graftwork.adapt import PRETRAINING, adapt
+    from graftwork.cli.asked import known, load_options, with_settings, words
+
+    load = load_options(
+        text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, limit=limit,
+        seed=data_seed, task=task,
+    )  # fmt: skip
+    stages: list[Any] = words(method)
+    first = [PRETRAINING] * (stages[:1] == [PRETRAINING])
+    if settings:
+        stages = first + with_settings(stages[len(first) :], settings)
+    screen = screen_of(as_json)
+    with screen.progress() as meter:
+        run = adapt(
+            model, target, source=source, judge=judge, force=force, on_event=meter,
+            hardware=known(device=device, precision=precision, max_tokens=max_tokens, threads=threads),
+            **known(method=stages, budget=budget, seed=seed, out=out), **load,
+        )  # fmt: skip
+    told = run.happened["adaptation"]
+    for sentence in told["said"]:
+        screen.say(sentence)
+    screen.findings([f for f in run.findings if f["code"].startswith("adaptation-")])
+    screen.say(f"Run: {run.path}" + (f"   Not adapted: {told['before']}" if told["before"] else ""), "bold green")
+    screen.answer(run=run.path, **told, findings=run.findings)
+
+
+@verb(
     json="run, of, steps, budget, metric, rows, table [{step, score, low, high, difference, difference_low, "
     "difference_high, p, mb, parameters, latency, head, seconds, notes}]"
 )

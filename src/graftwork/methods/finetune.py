@@ -42,10 +42,7 @@ class TopLayers(GradientMethod):
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Freeze everything below the topmost blocks."""
         super().prepare(model, train)
-        groups = layers.layer_groups(model.encoder)
-        above = [g for g in groups if g.name == "output"]
-        blocks = [g for g in groups if g.name.startswith("block")]
-        layers.train_only(model.encoder, above * bool(self.blocks) + blocks[max(0, len(blocks) - self.blocks) :])
+        layers.train_top(model.encoder, self.blocks)
 
 
 class DiscriminativeRates(GradientMethod):

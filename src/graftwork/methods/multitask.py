@@ -6,7 +6,6 @@ epoch is one pass over its rows, validation is its own, and its model is what is
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from graftwork import layers
 from graftwork.choice import InputError
 from graftwork.data import Data
-from graftwork.examples import Batch, Examples, tokenised
+from graftwork.examples import Batch, Examples, Joined, passes, tokenised
 from graftwork.finding import number
 from graftwork.heads.linear import Linear
 from graftwork.method import ParamGroup
@@ -83,8 +82,7 @@ class MultiTask(FullFineTuning):
         """Everything that is shared trains; each other task gets a head, which starts as the target's does."""
         super().prepare(model, train)
         if self.blocks is not None:
-            first = 1 + max(0, layers.block_count(model.encoder) - self.blocks)  # the embeddings are the lowest
-            layers.train_only(model.encoder, layers.layer_groups(model.encoder)[first:])
+            layers.train_top(model.encoder, self.blocks)
         if not self.tasks:
             return
         heads, examples = [], []
@@ -172,7 +170,7 @@ class _OneTaskAStep(Objective):
         generator = np.random.default_rng((*seed, 2))
         wanted = (self.steps_per_epoch - len(found), self.shares[1:] / self.shares[1:].sum())
         for part, count in enumerate(generator.multinomial(*wanted), start=1):
-            rows = _passes(len(self.train.parts[part]), count * self.method.batch_size, generator)
+            rows = passes(len(self.train.parts[part]), count * self.method.batch_size, generator)
             found += self.train.shuffled(self.method.batch_size, (*seed, 2, part), self.train.first[part] + rows)
         return [found[i] for i in generator.permutation(len(found))]
 
@@ -205,28 +203,11 @@ class _OneTaskAStep(Objective):
         return torch.tensor(list(bytes.fromhex(self.train.key)))
 
 
-class Mixture(Examples):
-    """Several tokenised sets after one another. What is read at once, such as a batch, is of one of them.
+class Mixture(Joined):
+    """Sets of several tasks. What is read at once, such as a batch, is of one of them.
 
     It has no `targets` of its own: those of two tasks differ in shape.
-
-    Attributes:
-        parts: the sets.
-        first: the place at which each begins, and at last that at which all end: (parts + 1,).
     """
-
-    def __init__(self, parts: Sequence[Examples]):
-        self.parts = tuple(parts)
-        self.key = hashlib.sha256("".join(part.key for part in parts).encode()).hexdigest()[:32]
-        self.modality, self.task, self.data = parts[0].modality, parts[0].task, parts[0].data
-        self.first = np.cumsum([0, *(len(part) for part in parts)])
-        self.rows = sum(part.rows for part in parts)
-        before = np.cumsum([0, *(part.rows for part in parts)])
-        self.example = np.concatenate([part.example + rows for part, rows in zip(parts, before, strict=False)])
-        self.lengths = np.concatenate([part.lengths for part in parts])
-        self.lost = np.concatenate([part.lost for part in parts])
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
-        self.ids = np.concatenate([part.ids for part in parts])
 
     def part_of(self, places: np.ndarray) -> int:
         """Which of the sets these windows are of."""
@@ -264,12 +245,6 @@ def shares(rows: Sequence[int], temperature: float) -> np.ndarray:
     """How much of the batches each task gets, p_i = n_i^(1/T) / sum_j n_j^(1/T): (tasks,), of n_i `rows`."""
     powers = np.asarray(rows, dtype=np.float64) ** (1 / temperature)
     return powers / powers.sum()
-
-
-def _passes(rows: int, wanted: int, generator: np.random.Generator) -> np.ndarray:
-    """`wanted` of so many rows: each as often as they are gone through whole, and some of them once more."""
-    times, rest = divmod(wanted, rows)
-    return np.concatenate([np.tile(np.arange(rows), times), generator.permutation(rows)[:rest]])
 
 
 # --- the data of another task ---

@@ -40,7 +40,8 @@ class Classification(Task):
 
     def windows(self, modality: Text, inputs: Sequence[str], labels: Sequence[Any] | None) -> Iterator[Window]:
         """One window a text; what exceeds the model's length is cut at the end and counted as lost."""
-        targets = self.targets(labels) if labels is not None else np.zeros(len(inputs), dtype=np.int64)
+        given = [[] if self.multi_label else self.labels[0]] * len(inputs) if labels is None else labels
+        targets = self.targets(given)
         for i, encoding in enumerate(modality.encodings(inputs)):
             ids = modality.cut(encoding)
             yield Window(ids, np.asarray(targets[i]), i, lost=len(encoding.ids) - len(ids))
