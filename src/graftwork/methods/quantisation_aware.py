@@ -35,8 +35,8 @@ class QuantisationAware(GradientMethod):
     layer_decay: float = Field(default=0.9, gt=0, le=1)
     """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
     bits: Literal[8, 7, 4] = 8
-    """Of a weight, a row on a scale of its own. With 8 the step `int8` of `graft compress` loses nothing after it; 7 are
-    what `graft export --quantized` leaves of 8."""
+    """Of a weight, a row on a scale of its own. With 8 the step `int8` of `graft compress` loses nothing after it; 7
+    are what `graft export --quantized` leaves of 8."""
     activations: Literal["int8", "fp32"] = "int8"
     """How what enters a layer is rounded while training: to 8 bits over each text's own range, or not at all."""
 
