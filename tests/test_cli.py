@@ -48,6 +48,7 @@ VERBS = (
     "methods",
     "tasks",
     "models",
+    "plan",
     "demo",
 )
 HEAVY = ("torch", "transformers", "pyarrow", "pandas", "sklearn", "numpy", "pydantic")

@@ -30,6 +30,7 @@ __all__ = [
     "fit",
     "generate",
     "perplexity",
+    "plan",
     "predict",
     "pretrain",
     "rank",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from graftwork.hardware import Hardware
     from graftwork.model import TransferModel
     from graftwork.perplexity import perplexity
+    from graftwork.plan import plan
     from graftwork.pretrain import pretrain
     from graftwork.rank import rank
     from graftwork.rate_test import rate_test

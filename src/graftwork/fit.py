@@ -33,6 +33,7 @@ from graftwork.models import resolve
 from graftwork.rate_test import rate_test
 from graftwork.report import report
 from graftwork.run import Run
+from graftwork.sharding import processes, refuse_memory_with_processes, spread
 from graftwork.tasks import task_of
 from graftwork.work import OnEvent, Work
 
@@ -237,13 +238,18 @@ def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
     ).execute()
 
 
-def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | None = None) -> list[dict[str, Any]]:
+def predict(
+    run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | None = None, memory: str | None = None
+) -> list[dict[str, Any]]:
     """Answers of a finished run: `label`, `confidence`, `unsure`, `probabilities` for each input, in order.
 
     Args:
         run: the run, its folder, or any folder with a saved model.
         inputs: texts; lists of words (or texts, cut at white space) for tagging; pairs or triplets for similarity.
         hardware: device; by default what torch finds.
+        memory: main memory for weights, such as `200MB`; what does not fit is read from disk as it is computed.
+
+    Where `torchrun` started several processes, each holds its share of the weights, and all find the same answers.
 
     Raises:
         InputError: the run holds no model yet, or the inputs are not what it reads.
@@ -254,7 +260,12 @@ def predict(run: Run | str | Path, inputs: list[Any], *, hardware: Hardware | No
         known = Run.open(path)
         known.require_task()
         raise InputError(f"Run {str(path)!r} is {known.state}: it has no model to predict with yet.")
-    model = TransferModel.load(folder).to((hardware or Hardware()).torch_device())
+    refuse_memory_with_processes(memory)
+    model, device = TransferModel.load(folder, memory=memory), (hardware or Hardware()).torch_device()
+    if processes() > 1:
+        spread(model, model.encoder, device)
+    elif memory is None:
+        model = model.to(device)
     inputs = model.task.inputs(inputs)
     return [p.as_dict() for p in model.predict(inputs)] if inputs else []
 

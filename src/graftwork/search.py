@@ -20,6 +20,7 @@ import torch
 from graftwork.choice import InputError
 from graftwork.examples import building, cache_folder, cut_by_tokens
 from graftwork.hardware import Hardware
+from graftwork.intact import digest as digest_of
 from graftwork.model import TransferModel, evaluating, pool
 from graftwork.run import Run
 from graftwork.transferability import unit
@@ -158,10 +159,9 @@ def _collection(model: TransferModel, folder: Path, texts: Sequence[str]) -> np.
 def _key(model: TransferModel, folder: Path, texts: Sequence[str]) -> str:
     """Names the model's weights, how it reads and pools, its device, and the texts in their order."""
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors", "encoder.safetensors", "inserted.safetensors", "tokenizer.json"):
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for file in sorted([*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]):
+        if file.is_file() and file.name != "head.safetensors":  # embeddings are what comes before it
+            digest.update(digest_of(file).encode())
     reads = [model.pooling, model.modality.max_length, model.modality.pad_id, model.device.type]
     digest.update(json.dumps(reads).encode())
     for text in texts:

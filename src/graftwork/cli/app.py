@@ -40,13 +40,27 @@ def main() -> None:
     """The entry point of `graft`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = app(prog_name="graft", standalone_mode=False)
+        code = app(spelled_out(sys.argv[1:]), prog_name="graft", standalone_mode=False)
     except typer.Abort:
         code = INTERRUPTED
     except typer.TyperException as error:
         said = getattr(error, "format_message", error.__str__)()
         code = _refuse(screen_of("--json" in sys.argv), f"{' '.join(said.split())} See: graft --help")
     sys.exit(code)
+
+
+def spelled_out(words: list[str]) -> list[str]:
+    """What was typed, with the value that `--quantized` has by itself: typer knows no option that may go without.
+
+    Example:
+        >>> spelled_out(["export", "RUN", "--quantized", "--json"])
+        ['export', 'RUN', '--quantized=dynamic', '--json']
+    """
+    following = [*words[1:], "-"]
+    alone = [
+        w == "--quantized" and (f.startswith("-") or Path(f).is_dir()) for w, f in zip(words, following, strict=True)
+    ]
+    return [f"{w}=dynamic" if bare else w for w, bare in zip(words, alone, strict=True)]
 
 
 def verb(*, json: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

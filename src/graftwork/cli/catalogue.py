@@ -12,6 +12,8 @@ from graftwork.cli import options as typed
 from graftwork.cli.app import screen_of, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from graftwork.choice import Choice
     from graftwork.cli.screen import Screen
 
@@ -133,6 +135,28 @@ def models(name: typed.Name = None, as_json: typed.Json = False) -> None:
         screen.table(("model", ""), [(row["name"], row["sentence"]) for row in rows])
         screen.say("\nAlso: any folder with config.json and model.safetensors, or a hub id such as organisation/name.")
     screen.answer(models=rows)
+
+
+@verb(json="model, parameters, needs {fp32, bf16, 8 bits, 4 bits}, training, memory, gpus, fits, advice")
+def plan(
+    model: Annotated[str, typer.Argument(help="minilm, a folder, a run, or a hub id.")],
+    as_json: typed.Json = False,
+) -> None:
+    """Say what a model takes in memory, where it fits on this machine, and what to do where it does not."""
+    from graftwork.plan import plan
+
+    screen = screen_of(as_json)
+    told = plan(model).as_dict()
+    rows = [(name, f"{need:.2f} GB", told["fits"][name]) for name, need in told["needs"].items()]
+    screen.table((f"{told['parameters']:,} parameters", "to answer", "fits"), rows)
+    screen.say(f"To train all of it: {told['training']:.2f} GB, and the states that gradients need.")
+    screen.say(f"Here: {told['memory']:.1f} GB of memory; {_gpus(told['gpus'])}.")
+    screen.say(told["advice"], "bold")
+    screen.answer(**told)
+
+
+def _gpus(free: Sequence[float]) -> str:
+    return f"GPUs with {', '.join(f'{each:.1f}' for each in free)} GB" if free else "no GPU"
 
 
 def _catalogue(screen: Screen, what: str, shelf: type[Choice], name: str | None) -> None:

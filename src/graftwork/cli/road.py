@@ -239,6 +239,10 @@ def predict(
     ] = None,
     column: typed.Text = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A .csv or .jsonl to write to.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", help="Main memory for weights, such as 200MB; the rest is read from disk as needed."),
+    ] = None,
     as_json: typed.Json = False,
 ) -> None:
     """Predict a text, or a row at a time of a file (.txt: a text a line; of several texts, with tabs between)."""
@@ -248,28 +252,40 @@ def predict(
     from graftwork.run import Run
 
     screen = screen_of(as_json)
-    opened = Run.open(run)
-    usual = (opened.asked.get("data") or {}).get("text")
-    compares = opened.data.get("task") == "similarity"
+    opened = None if (run / "graft.json").is_file() else Run.open(run)  # a saved model by itself answers, too
+    usual = ((opened.asked.get("data") if opened else None) or {}).get("text")
+    task, many = (opened.data.get("task"), opened.data.get("texts", 2)) if opened else _compares(run)
+    compares = task == "similarity"
     texts = (
-        compared(text, others or [], opened.data.get("texts", 2), columns=column, usual_columns=usual)
+        compared(text, others or [], many, columns=column, usual_columns=usual)
         if compares
         else inputs(text, column=column, usual_column=usual, others=others or [])
     )
     from graftwork.fit import predict
+    from graftwork.sharding import leads
 
-    rows = [{"text": given} | answer for given, answer in zip(texts, predict(opened, texts), strict=True)]
+    rows = [{"text": given} | answer for given, answer in zip(texts, predict(run, texts, memory=memory), strict=True)]
+    if not leads():
+        return
     told = [row | {"text": PAIR.join(row["text"])} for row in rows] if compares else rows
     if out:
         write_predictions(out, rows if out.suffix == ".jsonl" else told)
         screen.say(f"{len(rows):,} predictions: {out}")
-        screen.answer(run=opened.path, out=out, rows=len(rows))
+        screen.answer(run=run, out=out, rows=len(rows))
         return
     if len(rows) == 1 and texts in ([text], [[text, *(others or [])]]):
         screen.prediction(told[0])
     elif not as_json:
         write_predictions(sys.stdout, told)
-    screen.answer(run=opened.path, predictions=rows)
+    screen.answer(run=run, predictions=rows)
+
+
+def _compares(folder: Path) -> tuple[str, int]:
+    """The task of a saved model, `similarity` for triplets too, and how many texts it compares."""
+    from graftwork.intact import read_json
+
+    task = next(iter(read_json(folder / "graft.json").get("task") or {"": None}))
+    return ("similarity", 3) if task == "triplets" else (task, 2)
 
 
 @verb(json="run, queries [{query, hits [{row, text, score}]}]")
@@ -450,13 +466,24 @@ def compress(
 
 
 @verb(
-    json="run, path, to, quantized, mb, gate {rows, agreement, largest_difference, metric, score {model, exported}, "
-    "latency {model, exported}, faults}"
+    json="run, path, to, quantized, scheme, mb, gate {rows, agreement, largest_difference, metric, "
+    "score {model, exported}, latency {model, exported}, faults}, kept {groups, mb, agreement, changes}, "
+    "candidates [{scheme, mb, p50, agreement, faults}]"
 )
 def export(
     run: typed.Folder,
-    to: Annotated[str, typer.Option("--to", help="onnx or safetensors.")] = "onnx",
-    quantized: Annotated[bool, typer.Option("--quantized", help="Weights of 8 bits: smaller and faster.")] = False,
+    to: Annotated[str, typer.Option("--to", help="onnx, torch-export or safetensors.")] = "onnx",
+    quantized: Annotated[
+        str | None,
+        typer.Option(
+            "--quantized",
+            help="Fewer bits, smaller and faster: dynamic (what it means by itself), static, static=entropy, weights, "
+            "weights=4, or best, which measures them here.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="The most that one file of safetensors may hold: 500MB.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder; by default exports/RUN-FORMAT.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
     as_json: typed.Json = False,
@@ -470,7 +497,9 @@ def export(
 
     try:
         with screen.progress() as meter:
-            done = export(opened, to, quantized=quantized, out=out, force=force, on_event=meter)  # type: ignore[arg-type]
+            done = export(
+                opened, to, quantized=quantized, shard=shard, out=out, force=force, on_event=meter,  # type: ignore[arg-type]
+            )  # fmt: skip
     except ExportFailed as failed:
         screen.complain(str(failed))
         screen.answer(error=str(failed), exit=FAILED, run=opened.path, gate=failed.gate and vars(failed.gate))

@@ -148,8 +148,25 @@ class Screen:
                 ("one text, 95 %", *(f"{gate['latency'][of]['p95']:.1f} ms" for of in both)),
             ],
         )
+        if told["candidates"]:
+            self.table(
+                ("", "MB", "one text, median", "same labels", "gate"),
+                [
+                    (
+                        c["scheme"],
+                        f"{c['mb']:.1f}",
+                        f"{c['p50']:.1f} ms",
+                        f"{c['agreement']:.1%}",
+                        " ".join(c["faults"]),
+                    )
+                    for c in told["candidates"]
+                ],
+            )
+            self.say(f"The quickest here of those that pass: {told['scheme']}.")
+        if (kept := told["kept"]) and kept["groups"]:
+            self.say(f"In fp32 stay {', '.join(kept['groups'])} ({kept['mb']} MB), where fewer bits hurt most.")
         self.say(f"Exported: {told['path']} ({told['mb']} MB)", "bold green")
-        if told["to"] == "onnx":
+        if told["to"] != "safetensors":
             self.say(f'Ask it:   python {told["path"]}/predict.py "..."')
 
     def runs(self, rows: Sequence[Mapping[str, Any]]) -> None:

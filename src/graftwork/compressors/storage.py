@@ -45,6 +45,17 @@ class Int8(Compressor):
         _round(model, "int8")
 
 
+class Int4(Compressor):
+    """Store the encoder's matrices in 4 bits, each 32 weights of a row on a scale of their own: an eighth, nearly."""
+
+    paper: ClassVar[str] = "Dettmers & Zettlemoyer 2023, The case for 4-bit precision, section 2 (blocks)"
+    stores: ClassVar[bool] = True
+
+    def change(self, model: TransferModel, train: Examples) -> None:
+        """Round."""
+        _round(model, "int4")
+
+
 def _round(model: TransferModel, storage: Storage) -> None:
     inserted = inserted_weights(model.encoder)
     plain = {k: v for k, v in model.encoder.state_dict().items() if k not in inserted}

@@ -19,6 +19,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from graftwork.choice import InputError
+from graftwork.intact import read_json
 from graftwork.template import Template
 
 if TYPE_CHECKING:
@@ -56,13 +57,13 @@ class Text:
         """The tokenizer of a saved model.
 
         Raises:
-            InputError: the folder has no tokenizer.
+            InputError: the folder has no tokenizer, or a damaged one.
         """
         folder = Path(folder)
         file = folder / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else _converted(folder)
-        config = _read(folder / "config.json")
-        settings = _read(folder / "tokenizer_config.json")
+        tokenizer = _whole(file) if file.is_file() else _converted(folder)
+        config = read_json(folder / "config.json")
+        settings = read_json(folder / "tokenizer_config.json")
         pad = settings.get("pad_token") or settings.get("eos_token") or "[PAD]"
         pad_id = tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
         return cls(
@@ -194,8 +195,11 @@ class Text:
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+def _whole(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(f"tokenizer.json in {str(file.parent)!r} is damaged ({error}). Copy it again.") from None
 
 
 def _mask_token(tokenizer: Tokenizer, settings: dict[str, Any]) -> str | None:
