@@ -305,7 +305,8 @@ def search(
 
 @verb(
     json="run, of, steps, budget, metric, rows, table [{step, score, low, high, difference, difference_low, "
-    "difference_high, p, mb, parameters, latency, head, seconds, notes}]"
+    "difference_high, p, mb, parameters, latency, peak_memory_mb, head, seconds, notes, steps, misses}]; with --goal "
+    "goal, holds, verdict, sure, deploy"
 )
 def compress(
     run: typed.Folder,
@@ -315,8 +316,19 @@ def compress(
             "--steps", help="NAME or NAME=VALUE, in their order; see `graft compressors`. By default vocabulary, half."
         ),
     ] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            "--goal",
+            help="Find the steps: 'accuracy>=-0.5, size<=20MB, latency<=3ms'. A sign is points against the original, x "
+            "times the original's. Exit code 1 where nothing holds it.",
+        ),
+    ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Of learning from the original: 3epochs, 500steps or 2m; by default none.")
+        str | None,
+        typer.Option(
+            help="Of learning from the original: 3epochs, 500steps or 2m, with --goal after each step; by default none."
+        ),
     ] = None,
     seed: typed.Seed = None,
     out: Annotated[
@@ -339,7 +351,7 @@ def compress(
     with screen.progress() as meter:
         smaller = compress(
             opened,
-            **known(steps=steps, budget=budget, seed=seed, out=out),
+            **known(steps=steps, goal=goal, budget=budget, seed=seed, out=out),
             force=force,
             hardware=known(device=device, precision=precision, threads=threads),
             on_event=meter,
@@ -348,6 +360,7 @@ def compress(
     screen.compressed(told)
     screen.finished(smaller)
     screen.answer(run=smaller.path, **told)
+    raise typer.Exit(DONE if told.get("holds", True) else FAILED)
 
 
 @verb(

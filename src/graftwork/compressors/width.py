@@ -46,11 +46,17 @@ class Narrowing(Compressor, abstract=True):
     """Keep the units that matter most."""
 
     main: ClassVar[str] = "keep"
+    faster: ClassVar[bool] = True
 
     keep: float = Field(default=0.5, gt=0, lt=1)
     """Share that stays."""
     rows: int = Field(default=1000, ge=1)
     """Of train, at most, on which it is seen what matters; drawn at random."""
+
+    @classmethod
+    def levels(cls, model: TransferModel) -> list[Compressor]:
+        """A quarter less each time."""
+        return [cls(keep=keep) for keep in (0.75, 0.5, 0.25)]
 
     def parts(self, encoder: nn.Module) -> list[Part]:
         """What is to be narrowed, from the lowest block upwards.
