@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_one_claim_in_twenty_is_wrong_where_models_are_just_beyond_the_border():
 @pytest.fixture
 def without_exports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing ONNX takes seconds."""
-    monkeypatch.setattr("graftwork.compress._can_export", lambda _: False)
+    monkeypatch.setattr(sys.modules["graftwork.compress"], "_can_export", lambda _: False)
 
 
 @pytest.fixture(scope="module")

@@ -103,11 +103,7 @@ def compress(
     hardware = Hardware.of(hardware)
     work = Compression(whole, share, seed, hardware, on_event)
     with _threads(hardware):
-        if wanted:
-            found = _Search(work, wanted, parsed).found()
-        else:
-            parsed[0].require_suited(work.model)  # the others are asked when their turn has come
-            found = _in_order(work, parsed)
+        found = _Search(work, wanted, parsed).found() if wanted else _in_order(work, parsed)
         return _written(work, found, path, spent, force=force, began=began)
 
 
@@ -122,6 +118,7 @@ class _Found:
 
 def _in_order(work: Compression, steps: Sequence[Compressor]) -> _Found:
     """The steps as they were given."""
+    steps[0].require_suited(work.model)  # the others are asked when their turn has come
     points = [work.original]
     for number, step in enumerate(steps):
         work.note(f"Step {number + 1}/{len(steps)}: {step.title}")

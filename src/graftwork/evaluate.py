@@ -5,7 +5,7 @@ The test split is read here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from graftwork.examples import Examples, tokenised
 from graftwork.hardware import Hardware, autocast
 from graftwork.model import TransferModel, evaluating, join
 from graftwork.run import Run
+from graftwork.significance import Evidence
 from graftwork.task import Decision, Prediction, Task
 
 if TYPE_CHECKING:
@@ -206,6 +207,23 @@ def record(
     if lost is not None:
         cut = {f"truncated_rows_{split}": int((lost > 0).sum()), f"truncated_tokens_{split}": int(lost.sum())}
     run.update(metrics={split: metrics}, happened=cut)
+
+
+def evidence_of(task: Task, runs: Iterable[Run], split: str = "test") -> Evidence:
+    """What runs of one method said about each row of a split, from their predictions.
+
+    Args:
+        task: what was asked.
+        runs: one a seed; all were scored on the same rows.
+        split: which.
+    """
+    tallies, correct = [], []
+    for run in runs:
+        table = run.predictions(split)
+        truth, guess = ([task.named(cell) for cell in table[column].to_pylist()] for column in ("label", "prediction"))
+        tallies.append(task.tally(truth, guess, table["probabilities"].to_pylist()))
+        correct.append(np.array([t == g for t, g in zip(truth, guess, strict=True)]))
+    return Evidence(tallies, task.tallied, correct if task.selection == "accuracy" else None)
 
 
 def quick_score(model: TransferModel, found: list[np.ndarray], targets: list[np.ndarray]) -> dict[str, float]:

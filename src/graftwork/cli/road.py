@@ -364,6 +364,60 @@ def compress(
 
 
 @verb(
+    json="run, state, metrics {validation: {...}}, cost, of, metric, teacher, student, difference, difference_low, "
+    "difference_high, p, kept, rows, unlabelled, parameters, latency, said"
+)
+def distill(
+    run: typed.Folder,
+    student: Annotated[
+        str,
+        typer.Option("--student", help="layers=3: so many of the teacher's own blocks; or a model, as in `graft fit`."),
+    ] = "layers=3",
+    unlabelled: Annotated[
+        str | None, typer.Option("--unlabelled", metavar="FILE", help="Further texts, which the teacher labels.")
+    ] = None,
+    budget: typed.Budget = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method distillation, such as weight=0.9."),
+    ] = None,
+    seed: typed.Seed = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The student's folder; by default RUN-distilled.")
+    ] = None,
+    force: typed.Force = False,
+    device: typed.Device = None,
+    precision: typed.Precision = None,
+    threads: typed.Threads = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Train a smaller student on what a finished run answers, and compare the two; leaves a new run."""
+    from graftwork.cli.asked import assigned, known
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    opened = Run.open(run)
+    from graftwork.distill import distill
+
+    with screen.progress() as meter:
+        made = distill(
+            opened,
+            student=student,
+            **known(unlabelled=unlabelled, budget=budget, seed=seed, out=out),
+            fields=assigned(settings),
+            force=force,
+            hardware=known(device=device, precision=precision, threads=threads),
+            on_event=meter,
+        )
+    compared = made.happened["distilled"]
+    screen.metrics(made.metrics)
+    screen.say(compared["said"], "bold green")
+    screen.finished(made)
+    told = {part: value for part, value in made.as_dict().items() if part in ("state", "metrics", "cost")}
+    screen.answer(run=made.path, **told, **compared)
+
+
+@verb(
     json="run, path, to, quantized, mb, gate {rows, agreement, largest_difference, metric, score {model, exported}, "
     "latency {model, exported}, faults}"
 )
