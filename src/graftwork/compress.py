@@ -29,10 +29,12 @@ from graftwork.graph import require_onnx
 from graftwork.hardware import Hardware, peak_memory_mb
 from graftwork.model import TransferModel
 from graftwork.report import report
-from graftwork.run import Run, refuse_replacing
+from graftwork.report.compression import compression_page
+from graftwork.run import Run, atomic_write, refuse_replacing
 from graftwork.work import OnEvent
 
 DEFAULT_STEPS = "vocabulary, half"
+PAGE = "compression.html"
 ORDER = ("vocabulary", "layers", "ffn", "heads", "factorised-embedding")
 """In which a search tries the kinds of steps; others come after these."""
 _LIMITS = {"size": "mb", "latency": "ms_1_p50", "throughput": "per_second"}
@@ -155,39 +157,43 @@ class _Search:
         given = [[step] for step in steps if not step.stores], [step for step in steps if step.stores]
         self.families, self.storages = given if steps else _all_steps(work.model)
         self.tried: list[Point] = []
+        self.lost: dict[Point, list[str]] = {}  # what each of them misses of the scores
         self.exports = _can_export(work)
 
     def found(self) -> _Found:
         """The point to take, and all that was tried."""
         work = self.work
         original = self._judged(work.original)
-        if self._scores_missed(original):
+        if self.lost[original]:
             raise InputError(
                 f"The goal is beyond the original: {' '.join(original.measured.misses or ())} Ask for less, or fit a "
                 "better model first."
             )
-        best = next((point for held in self._held() for point in self._forms(held) if self._reached(point)), None)
-        return self._told(best or self._nearest(), reached=best is not None)
+        self.held = original
+        for held in self._on_the_way():
+            for point in self._forms(held):
+                if not point.measured.misses:
+                    return self._told(point, reached=True)
+        return self._told(self._nearest(), reached=False)
 
-    def _held(self) -> Iterator[Point]:
+    def _on_the_way(self) -> Iterator[Point]:
         """The points that hold the scores, from the original on; without a limit only the last of them."""
-        held = self.tried[0]
         if self.goal.limits:
-            yield held
+            yield self.held
         for family in self.families:
-            base = held
+            base = self.held
             for step in family:
                 if not self._helps(step) or step.refused(base.model):
                     continue
                 self.work.note(f"Trying {', '.join(each.title for each in (*base.steps, step))}")
                 point = self._judged(self.work.after(base, step))
-                if self._scores_missed(point):
+                if self.lost[point]:
                     break
-                held = point
+                self.held = point
                 if self.goal.limits:
-                    yield held
+                    yield self.held
         if not self.goal.limits:
-            yield held
+            yield self.held
 
     def _helps(self, step: Compressor) -> bool:
         """Whether a step does anything for the limits that there are."""
@@ -198,17 +204,18 @@ class _Search:
         forms = self._each_form(point)
         return forms if self.goal.limits else iter(sorted(forms, key=lambda form: form.measured.mb))
 
-    def _each_form(self, point: Point) -> Iterator[Point]:
+    def _each_form(self, point: Point, *, fitting: bool = True) -> Iterator[Point]:
+        """With `fitting` those alone that may be small and fast enough."""
         yield point
         slow = [limit for limit in self.goal.limits if limit.name != "size" and self._lacks(limit, point) > 0]
-        stored = [] if slow else [step for step in self.storages if not step.refused(point.model)]
+        stored = [] if slow and fitting else [step for step in self.storages if not step.refused(point.model)]
         train = self.work.examples(point.model, "train")
         sizes = {step: saved_mb(step.apply(point.model, train)) for step in stored}
         for step in sorted(stored, key=lambda step: -sizes[step]):
-            if self._fits(sizes[step]):
+            if not fitting or self._fits(sizes[step]):
                 yield self._judged(self.work.after(point, step))
         for quantized in (False, True) if self.exports else ():
-            if self._fits(point.measured.parameters * (1 if quantized else 4) / 1e6):
+            if not fitting or self._fits(point.measured.parameters * (1 if quantized else 4) / 1e6):
                 form = self.work.exported(point, quantized=quantized)
                 if isinstance(form, Point):
                     yield self._judged(form)
@@ -219,9 +226,11 @@ class _Search:
 
     def _judged(self, point: Point) -> Point:
         """The point with what it misses of the goal; it is kept among those tried."""
-        misses = [*self._scores_missed(point), *self._limits_missed(point)]
+        lost = self._scores_missed(point)
+        misses = [*lost, *self._limits_missed(point)]
         point = replace(point, measured=replace(point.measured, misses=tuple(misses)))
         self.tried.append(point)
+        self.lost[point] = lost
         said = f"{point.measured.step}: {_summary(point.measured, self.metric)}"
         self.work.note(f"{said}: {' '.join(misses) or 'the goal holds.'}")
         return point
@@ -257,12 +266,11 @@ class _Search:
         original = _value(Condition("size", 1, relative=True), self.work.original)
         return all(limit.holds(mb, original) for limit in self.goal.limits if limit.name == "size")
 
-    def _reached(self, point: Point) -> bool:
-        return not point.measured.misses
-
     def _nearest(self) -> Point:
-        """Of the points that hold the scores, the one that misses the limits by least."""
-        holding = [point for point in self.tried if not self._scores_missed(point)]
+        """Of the points that hold the scores, the last in every form, the one that misses the limits by least."""
+        for _ in self._each_form(self.held, fitting=False):
+            pass
+        holding = [point for point in self.tried if not self.lost[point]]
         return min(holding, key=lambda p: sum(max(0.0, self._lacks(limit, p)) for limit in self.goal.limits))
 
     # --- what it comes to ---
@@ -337,6 +345,8 @@ def _written(work: Compression, found: _Found, path: Path, budget: Budget | None
         run.update(data=work.run.data, findings=work.run.findings, happened=happened, cost=cost)
         run.set_state("done")
     report(run)
+    page = compression_page(compression, run.as_dict())
+    atomic_write(run.path / PAGE, page.encode())
     return run
 
 

@@ -40,7 +40,7 @@ from graftwork.work import OnEvent
 
 SURE = 0.95
 """How sure it must be, one-sided, that a score is not lower than it is asked to be."""
-_DRAWS = 400
+_DRAWS = 200
 """Of the bootstrap of a metric that has to be computed anew for each draw."""
 
 
@@ -84,7 +84,7 @@ class Measured:
     """What of the goal is not held here, in words; none where all is; None without a goal."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """A model on the way, what it answers on validation, and what was measured of it."""
 
