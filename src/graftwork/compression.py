@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from graftwork.method import GradientMethod, recipe_of
 from graftwork.methods.distillation import Distillation
 from graftwork.methods.finetune import FullFineTuning
 from graftwork.model import TransferModel
+from graftwork.modifiers.sparsity import MagnitudePruning
 from graftwork.regression import read_off, start_head, table
 from graftwork.run import Run
 from graftwork.significance import Evidence, at_least, difference, standings
@@ -167,10 +168,10 @@ class Compression:
         began = time.perf_counter()
         reset_peak_memory()
         model, head = point.model, "as it was"
-        rounds = step.rounds(model)
+        rounds = step.in_rounds(model)
         for number, each in enumerate(rounds):
             model = each.apply(model, self.examples(model, "train")).to(point.model.device)
-            head = self._recovered(model, step, (len(point.steps), number), len(rounds))
+            head = self._recovered(model, (*point.steps, step), number, len(rounds))
         notes = step.notes(point.model, model, self.examples(point.model, "validation"))
         answers, targets = outputs(model, self.examples(model, "validation"))
         coverage, modifiers = self.run.asked.get("coverage", 1.0), self.recipe[-1].modifiers
@@ -221,21 +222,31 @@ class Compression:
 
     # --- after a step ---
 
-    def _recovered(self, model: TransferModel, step: Compressor, number: tuple[int, int], rounds: int) -> str:
-        """Fit the head anew, and train where there is a budget; gives what became of the head."""
-        head = self._refitted(model) if step.refits else "as it was"
-        if self.budget is None or not trains(step):
+    def _recovered(self, model: TransferModel, steps: Sequence[Compressor], number: int, rounds: int) -> str:
+        """Fit the head anew, and train where there is a budget; gives what became of the head.
+
+        Args:
+            model: after the last of the steps, or a round of it.
+            steps: all that lead here.
+            number: of the round.
+            rounds: of the last step; they share its budget.
+        """
+        head = self._refitted(model) if steps[-1].refits else "as it was"
+        if self.budget is None or not trains(steps[-1]):
             return head
         train_rows, validation = self.examples(model, "train"), self.examples(model, "validation")
         pairs = self.data.task == "similarity"
-        method: GradientMethod = FullFineTuning() if pairs else Distillation(teachers=(str(self.run.path),))
+        idle = [MagnitudePruning(share=s.idle[0], over=s.idle[1], start=0, full=0) for s in steps if s.idle]
+        kind = FullFineTuning if pairs else partial(Distillation, teachers=(str(self.run.path),))
+        method: GradientMethod = kind(modifiers=tuple(idle))
+        place = len(steps) - 1
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1000 + number[0])
+            torch.manual_seed(self.seed * 1000 + place)
             began = time.perf_counter()
             method.prepare(model, train_rows)
             model.to(self.hardware.torch_device())
             stage = Stage(
-                number=number[0], method=method, budget=shared(self.budget, rounds), seed=self.seed + number[1],
+                number=place, method=method, budget=shared(self.budget, rounds), seed=self.seed + number,
                 hardware=self.hardware, precision=self.hardware.chosen_precision(), world=World(model.device),
                 checkpoint=Path(folder) / "latest.safetensors", on_event=self._on_event, stop_requested=lambda: False,
                 spent=time.perf_counter() - began,

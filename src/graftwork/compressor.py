@@ -37,6 +37,11 @@ class Compressor(Choice):
         """As it is typed: `layers=3`."""
         return f"{self.name}={getattr(self, self.main)}" if self.main else self.name
 
+    @property
+    def idle(self) -> tuple[float, Any] | None:
+        """The share of single weights that training after it is to hold at zero, and of what; None for none."""
+        return None
+
     @classmethod
     def levels(cls, model: TransferModel) -> list[Compressor]:
         """What a search for a goal tries of this step on a model, the mildest first; by default it leaves it out."""
@@ -78,7 +83,7 @@ class Compressor(Choice):
         """Make this model smaller, which suits."""
         raise NotImplementedError
 
-    def rounds(self, model: TransferModel) -> list[Compressor]:
+    def in_rounds(self, model: TransferModel) -> list[Compressor]:
         """The step as one or several smaller ones, after each of which the model recovers."""
         return [self]
 
@@ -139,13 +144,18 @@ def steps_of(spec: Any) -> tuple[Compressor, ...]:
 
 
 def _step(each: Any) -> Compressor:
-    """One step: `layers=3` as `{layers: {keep: 3}}`."""
+    """One step: `layers=3:which=lowest` as `{layers: {keep: 3, which: lowest}}`."""
     if not isinstance(each, str):
         return parse(Compressor, each)
-    name, equals, value = (part.strip() for part in each.partition("="))
-    if not equals:
-        return parse(Compressor, name)
+    first, *others = each.split(":")
+    name, equals, value = (part.strip() for part in first.partition("="))
     kind = lookup(Compressor, name)
-    if not kind.main:
+    if equals and not kind.main:
         raise InputError(f"The step {name!r} takes no value; got {each.strip()!r}.")
-    return parse(Compressor, {name: {kind.main: yaml.safe_load(value)}})
+    fields = {kind.main: value} if equals else {}
+    for other in others:
+        field, equals, value = (part.strip() for part in other.partition("="))
+        if not equals:
+            raise InputError(f"A field of a step is written NAME=VALUE:FIELD=VALUE; got {each.strip()!r}.")
+        fields[field] = value
+    return parse(Compressor, {name: {field: yaml.safe_load(value) for field, value in fields.items()}})

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graftwork.budget import Budget
-from graftwork.choice import InputError
+from graftwork.choice import InputError, parse
 from graftwork.evaluate import data_of, evidence_of
 from graftwork.fit import fit
 from graftwork.hardware import Hardware
 from graftwork.latency import latency
-from graftwork.method import recipe_of
+from graftwork.method import Method, recipe_of
 from graftwork.methods.distillation import Distillation
 from graftwork.model import TransferModel
 from graftwork.run import Run, refuse_replacing
@@ -126,8 +126,9 @@ def distill(
     if unlabelled is not None:
         data, texts = _with_texts(data, teacher, unlabelled, path.with_name(f"{path.name}-data"))
         _tell(on_event, f"The teacher labelled {texts:,} further texts; they are in '{data.source['source']}'.")
+    method = parse(Method, {Distillation.name: described | dict(fields or {})})
     made = fit(
-        data, model=model, method=Distillation(**described | dict(fields or {})), budget=budget, seed=seed,
+        data, model=model, method=method, budget=budget, seed=seed,
         coverage=teacher.asked.get("coverage", 1.0), out=path, force=force, hardware=hardware, on_event=on_event,
     )  # fmt: skip
     found = _compared(teacher, made, data, texts, Hardware.of(hardware))
@@ -158,7 +159,7 @@ def _with_texts(data: Data, teacher: Run, unlabelled: Any, folder: Path) -> tupl
 
     if data.task == "similarity":
         raise InputError("Pairs of texts are not labelled by a teacher. Leave --unlabelled out.")
-    loaded = Data.load(**data.source | {"target": unlabelled})
+    loaded = Data.load(**data.source | {"target": _lines(unlabelled, data.columns.text)})
     if "target" not in loaded:
         raise InputError(
             "The teacher's data is a saved folder, to which no texts can be added: leave --unlabelled out."
@@ -175,6 +176,17 @@ def _with_texts(data: Data, teacher: Run, unlabelled: Any, folder: Path) -> tupl
     splits: dict[str, Split] = {**data.splits, "train": Split(pa.concat_tables([train, more]))}
     replace(data, splits=MappingProxyType(splits), groups={}).save(folder)
     return Data.open(folder), len(inputs)
+
+
+def _lines(source: Any, column: str) -> Any:
+    """A .txt as rows, a text a line; anything else as it is."""
+    if not str(source).endswith(".txt"):
+        return source
+    try:
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"'{source}' cannot be read as a text in UTF-8: {error}.") from None
+    return {"train": [{column: line} for line in lines if line.strip()]}
 
 
 def _keys(data: Data, split: str) -> np.ndarray:

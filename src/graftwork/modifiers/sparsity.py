@@ -1,0 +1,174 @@
+"""Single weights go to zero while a stage trains, so that the others can take over what they did.
+
+The model is as large and as fast as before: zeros are of use where they are stored or multiplied otherwise. What is
+handed back has exactly the share asked for, and is that of the last step, not of the best one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from graftwork.choice import InputError
+from graftwork.modifier import Effect, Modifier
+from graftwork.sparsity import Over, highest, matrices
+
+if TYPE_CHECKING:
+    from graftwork.examples import Examples
+    from graftwork.model import TransferModel
+
+
+class Pruning(Modifier, abstract=True):
+    """A growing share of the encoder's matrices is held at zero."""
+
+    share: float = Field(default=0.5, ge=0, lt=1)
+    """Of the weights of the linear layers, that are zero in the end."""
+    over: Over = "matrix"
+    """Whether each matrix loses this share, or all together, so that some lose more."""
+    start: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the budget after which the first weights go."""
+    full: float = Field(default=0.7, ge=0, le=1)
+    """Share of the budget from which on all have gone and the rest recovers; where it is not after `start`, at once."""
+    every: int = Field(default=20, ge=1)
+    """Steps from one choice of the weights that go to the next."""
+
+    def share_at(self, fraction: float) -> float:
+        """What is zero at a share `fraction` of the budget: s (1 - (1 - p)^3), p from 0 at `start` to 1 at `full`."""
+        if fraction < self.start:
+            return 0.0
+        part = min((fraction - self.start) / (self.full - self.start), 1.0) if self.full > self.start else 1.0
+        return self.share * (1 - (1 - part) ** 3)
+
+
+class MagnitudePruning(Pruning):
+    """Hold the smallest weights at zero, more and more of them."""
+
+    paper: ClassVar[str] = (
+        "To prune, or not to prune, Zhu & Gupta 2017, eq. 1; by magnitude: Han et al. 2015, section 3.1"
+    )
+
+    def begin(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Effect:
+        """Nothing is zero yet."""
+        return _Smallest(self, model, weights)
+
+
+class MovementPruning(Pruning):
+    """Hold at zero the weights that training moves towards zero, be they large or small.
+
+    A weight's score is S = -sum over steps of dL/dW times W, of the weights as they would be without zeros; the
+    gradient passes to weights that are zero now as if they were not (straight through), so they may come back.
+    """
+
+    paper: ClassVar[str] = "Movement Pruning, Sanh, Wolf & Rush 2020, eq. 3-4; the growing share: section 5"
+
+    def begin(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Effect:
+        """No score yet."""
+        return _Moved(self, model, weights)
+
+
+class _Smallest(Effect):
+    """Attributes:
+    pruned: the matrices, as they train.
+    masks: True where a weight stays.
+    """
+
+    def __init__(self, choice: Pruning, model: TransferModel, weights: list[Tensor]):
+        of_layers = {id(weight) for weight in matrices(model.encoder)}
+        self.choice, self.trained = choice, weights
+        self.pruned = [weight for weight in weights if id(weight) in of_layers]
+        if not self.pruned:
+            raise InputError(
+                f"Modifier {choice.name!r} acts on the encoder's own matrices, and none of them trains here. Choose a "
+                "method that trains them, such as 'full-fine-tuning'."
+            )
+        self.masks = [torch.ones_like(weight, dtype=torch.bool) for weight in self.pruned]
+        self._hold(choice.share_at(0.0))
+
+    def after_step(self, step: int, fraction: float) -> None:
+        self._take_in()
+        if step % self.choice.every == 0:
+            self._choose(self.choice.share_at(fraction))
+        self._apply()
+
+    def final(self, score: Callable[[list[Tensor]], float]) -> list[Tensor] | None:
+        self._hold(self.choice.share)
+        return [weight.detach().clone() for weight in self.trained]
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"mask.{i}": mask for i, mask in enumerate(self.masks)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.masks = [state[f"mask.{i}"].bool() for i in range(len(self.pruned))]
+
+    def _hold(self, share: float) -> None:
+        self._choose(share)
+        self._apply()
+
+    def _choose(self, share: float) -> None:
+        self.masks = highest(self._scores(), share, self.choice.over)
+
+    def _scores(self) -> list[Tensor]:
+        return [weight.detach().abs() for weight in self.pruned]
+
+    def _take_in(self) -> None:
+        """What the step did."""
+
+    @torch.no_grad()
+    def _apply(self) -> None:
+        for weight, mask in zip(self.pruned, self.masks, strict=True):
+            weight.mul_(mask)
+
+
+class _Moved(_Smallest):
+    """Attributes:
+    dense: the matrices as they would be without zeros.
+    scores: S.
+    held: what the last mask left of them, so that it is known what the next step changes.
+    """
+
+    def __init__(self, choice: Pruning, model: TransferModel, weights: list[Tensor]):
+        of_layers = {id(weight) for weight in matrices(model.encoder)}
+        pruned = [weight for weight in weights if id(weight) in of_layers]
+        self.dense = [weight.detach().clone() for weight in pruned]
+        self.held = [weight.detach().clone() for weight in pruned]
+        self.scores = [torch.zeros_like(weight) for weight in self.dense]
+        self.hooks = [weight.register_hook(partial(self._move, place)) for place, weight in enumerate(pruned)]
+        super().__init__(choice, model, weights)
+
+    @torch.no_grad()
+    def _move(self, place: int, gradient: Tensor) -> None:
+        self.scores[place].addcmul_(gradient, self.dense[place], value=-1)
+
+    def _scores(self) -> list[Tensor]:
+        return self.scores
+
+    @torch.no_grad()
+    def _take_in(self) -> None:
+        for dense, held, weight in zip(self.dense, self.held, self.pruned, strict=True):
+            dense.add_(weight - held)
+
+    @torch.no_grad()
+    def _apply(self) -> None:
+        for dense, held, weight, mask in zip(self.dense, self.held, self.pruned, self.masks, strict=True):
+            weight.copy_(dense * mask)
+            held.copy_(weight)
+
+    def state(self) -> dict[str, Tensor]:
+        parts = {"dense": self.dense, "held": self.held, "score": self.scores}
+        return super().state() | {f"{name}.{i}": v for name, values in parts.items() for i, v in enumerate(values)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        super().load_state(state)
+        count = range(len(self.pruned))
+        self.dense, self.held, self.scores = (
+            [state[f"{name}.{i}"] for i in count] for name in ("dense", "held", "score")
+        )
+
+    def end(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
