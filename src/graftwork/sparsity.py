@@ -21,8 +21,8 @@ Over = Literal["matrix", "global"]
 
 
 def matrices(encoder: nn.Module) -> list[nn.Parameter]:
-    """The weights of the encoder's linear layers, in their order; tables, biases and norms are no part of them."""
-    return [layer.weight for layer in linear_layers(encoder).values()]  # type: ignore[misc]
+    """The weights of the encoder's own linear layers, in their order: no tables, biases, norms, nor what LoRA adds."""
+    return [layer.weight for name, layer in linear_layers(encoder).items() if ".lora_" not in name]  # type: ignore[misc]
 
 
 def highest(scores: Sequence[Tensor], share: float, over: Over) -> list[Tensor]:
