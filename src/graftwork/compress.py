@@ -21,7 +21,7 @@ import graftwork.compressors
 import graftwork.methods  # noqa: F401  puts every method on its shelf
 from graftwork.budget import Budget
 from graftwork.choice import InputError, lookup, names
-from graftwork.compression import SURE, Compression, Measured, Point, saved_mb, shared, trains
+from graftwork.compression import SURE, Compression, Measured, Point, exported_as, saved_mb, shared, trains
 from graftwork.compressor import Compressor, steps_of
 from graftwork.evaluate import record
 from graftwork.goal import Condition, Goal
@@ -156,25 +156,25 @@ class _Search:
         self.work, self.goal = work, goal
         given = [[step] for step in steps if not step.stores], [step for step in steps if step.stores]
         self.families, self.storages = given if steps else _all_steps(work.model)
-        self.tried: list[Point] = []
-        self.lost: dict[Point, list[str]] = {}  # what each of them misses of the scores
+        self.table: list[Measured] = []
         self.exports = _can_export(work)
 
     def found(self) -> _Found:
         """The point to take, and all that was tried."""
         work = self.work
-        original = self._judged(work.original)
-        if self.lost[original]:
-            raise InputError(
-                f"The goal is beyond the original: {' '.join(original.measured.misses or ())} Ask for less, or fit a "
-                "better model first."
-            )
-        self.held = original
+        if lost := self._scores_missed(work.original):
+            raise InputError(f"The goal is beyond the original: {' '.join(lost)} Ask for less, or fit a better model.")
+        if work.budget:
+            count = sum(trains(step) for family in self.families for step in family)
+            work.note(f"At most {count} models are trained, each for {work.budget}.")
+        self.nearest = self.held = self._judged(work.original)
         for held in self._on_the_way():
             for point in self._forms(held):
                 if not point.measured.misses:
                     return self._told(point, reached=True)
-        return self._told(self._nearest(), reached=False)
+        for _ in self._each_form(self.held, fitting=False):
+            pass  # the nearest may be one that could not have sufficed
+        return self._told(self.nearest, reached=False)
 
     def _on_the_way(self) -> Iterator[Point]:
         """The points that hold the scores, from the original on; without a limit only the last of them."""
@@ -187,7 +187,7 @@ class _Search:
                     continue
                 self.work.note(f"Trying {', '.join(each.title for each in (*base.steps, step))}")
                 point = self._judged(self.work.after(base, step))
-                if self.lost[point]:
+                if not point.good:
                     break
                 self.held = point
                 if self.goal.limits:
@@ -205,16 +205,19 @@ class _Search:
         return forms if self.goal.limits else iter(sorted(forms, key=lambda form: form.measured.mb))
 
     def _each_form(self, point: Point, *, fitting: bool = True) -> Iterator[Point]:
-        """With `fitting` those alone that may be small and fast enough."""
+        """With `fitting` those alone that may be small and fast enough, else the others."""
         yield point
+        known = {measured.steps for measured in self.table}
         slow = [limit for limit in self.goal.limits if limit.name != "size" and self._lacks(limit, point) > 0]
         stored = [] if slow and fitting else [step for step in self.storages if not step.refused(point.model)]
         train = self.work.examples(point.model, "train")
         sizes = {step: saved_mb(step.apply(point.model, train)) for step in stored}
         for step in sorted(stored, key=lambda step: -sizes[step]):
-            if not fitting or self._fits(sizes[step]):
+            if (*point.measured.steps, step.title) not in known and (not fitting or self._fits(sizes[step])):
                 yield self._judged(self.work.after(point, step))
         for quantized in (False, True) if self.exports else ():
+            if (*point.measured.steps, exported_as(quantized)) in known:
+                continue
             if not fitting or self._fits(point.measured.parameters * (1 if quantized else 4) / 1e6):
                 form = self.work.exported(point, quantized=quantized)
                 if isinstance(form, Point):
@@ -225,12 +228,13 @@ class _Search:
     # --- does it hold? ---
 
     def _judged(self, point: Point) -> Point:
-        """The point with what it misses of the goal; it is kept among those tried."""
+        """The point with what it misses of the goal, which is noted; only the nearest and those held stay in memory."""
         lost = self._scores_missed(point)
         misses = [*lost, *self._limits_missed(point)]
-        point = replace(point, measured=replace(point.measured, misses=tuple(misses)))
-        self.tried.append(point)
-        self.lost[point] = lost
+        point = replace(point, good=not lost, measured=replace(point.measured, misses=tuple(misses)))
+        self.table.append(point.measured)
+        if point.good and len(self.table) > 1 and self._distance(point) < self._distance(self.nearest):
+            self.nearest = point
         said = f"{point.measured.step}: {_summary(point.measured, self.metric)}"
         self.work.note(f"{said}: {' '.join(misses) or 'the goal holds.'}")
         return point
@@ -263,15 +267,12 @@ class _Search:
 
     def _fits(self, mb: float) -> bool:
         """Whether something of this size could do."""
-        original = _value(Condition("size", 1, relative=True), self.work.original)
-        return all(limit.holds(mb, original) for limit in self.goal.limits if limit.name == "size")
+        whole = self.work.original.measured.mb
+        return all(limit.holds(mb, whole) for limit in self.goal.limits if limit.name == "size")
 
-    def _nearest(self) -> Point:
-        """Of the points that hold the scores, the last in every form, the one that misses the limits by least."""
-        for _ in self._each_form(self.held, fitting=False):
-            pass
-        holding = [point for point in self.tried if not self.lost[point]]
-        return min(holding, key=lambda p: sum(max(0.0, self._lacks(limit, p)) for limit in self.goal.limits))
+    def _distance(self, point: Point) -> float:
+        """By how much a point misses the limits, added up."""
+        return sum(max(0.0, self._lacks(limit, point)) for limit in self.goal.limits)
 
     # --- what it comes to ---
 
@@ -284,8 +285,7 @@ class _Search:
             lacks = " ".join(point.measured.misses or ())
             nearest = f"The nearest is {what}: {said}. {lacks}{self._advice()}"
             verdict = f"Nothing that was tried holds {self.goal}. {nearest}"
-        table = [each.measured for each in self.tried]
-        return _Found(point, table, {"goal": str(self.goal), "holds": reached, "verdict": verdict, "sure": SURE})
+        return _Found(point, self.table, {"goal": str(self.goal), "holds": reached, "verdict": verdict, "sure": SURE})
 
     def _advice(self) -> str:
         if self.work.budget is None:

@@ -97,6 +97,8 @@ class Point:
     measured: Measured
     exported: Point | None = None
     """Of an export, the point that was exported; None where the model itself is meant."""
+    good: bool = True
+    """Whether the scores of a goal hold here; without one it is not asked."""
 
     def metric(self, name: str) -> float:
         """One of the task's metrics on validation."""
@@ -204,7 +206,7 @@ class Compression:
             waits = waited(lambda some: [written.answer(written.outputs(each)) for each in some], self._inputs)
             size = _folder_mb(out)
         evidence = self._evidence(point.model, answers)
-        step = f"export{' --quantized' * quantized}"
+        step = exported_as(quantized)
         measured = self._measured(step, point.steps, evidence, self.original.evidence, {
             "mb": size, "latency": waits, "head": "as it was", "notes": {},
             "seconds": round(time.perf_counter() - began, 1), "parameters": _count(point.model),
@@ -326,6 +328,11 @@ class Compression:
 def trains(step: Compressor) -> bool:
     """Whether training may bring back what a step lost."""
     return step.refits and not step.stores
+
+
+def exported_as(quantized: bool) -> str:
+    """An export as a step: what is typed after `graft`, without the run."""
+    return f"export{' --quantized' * quantized}"
 
 
 def shared(budget: Budget, parts: int) -> Budget:
