@@ -61,6 +61,7 @@ TOKENS, ROUNDS, THREADS = 32, 200, 2
 
 def _options(parser: argparse.ArgumentParser) -> None:
     runs = Path(tempfile.gettempdir()) / "graftwork-compress-runs"
+    parser.add_argument("--on", choices=FITS, action="append", help="this data set alone (may be repeated)")
     parser.add_argument("--runs", type=Path, default=runs, help="folder in which the fitted runs are kept")
 
 
@@ -381,7 +382,7 @@ def main() -> None:
         print("latency and throughput need a quiet machine", file=sys.stderr)
     lines: list[tuple[str, ...]] = [("part", "data", "found", "at least")]
     for part in benchmark.parts:
-        for name in FITS:
+        for name in benchmark.asked.on or FITS:
             found = benchmark.measured(f"{part}, {name}", measures[part], benchmark, name)
             lines += rows(part, name, found)
     table(*lines)

@@ -358,6 +358,7 @@ def compress(
         )
     told = smaller.happened["compression"]
     screen.compressed(told)
+    screen.say(f"Steps:   {smaller.path / 'compression.html'}")
     screen.finished(smaller)
     screen.answer(run=smaller.path, **told)
     raise typer.Exit(DONE if told.get("holds", True) else FAILED)

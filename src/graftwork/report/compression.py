@@ -72,12 +72,19 @@ def _plots(race: Race) -> Markup:
     said = (
         "Up is better, left is cheaper. Nothing beats what stands on the dashed front in both; hollow is the original."
     )
-    return join(element("h2", "What it costs, and what it gains"), element("p", said, class_="quiet"), panels)
+    return join(
+        element("h2", "What it costs, and what it gains"),
+        element("p", said, class_="quiet"),
+        element("div", panels, class_="pair"),
+    )
 
 
 def _panel(race: Race, key: str, axis: tuple[float, float]) -> Markup:
     cost = next(cost for cost in COSTS if cost.key == key)
-    papers = [race_charts.pareto(race.racers, cost, axis, paper, score=race.score) for paper in race_charts.PAPERS]
+    papers = [
+        race_charts.pareto(race.racers, cost, axis, paper, score=race.score, intervals=True)
+        for paper in race_charts.PAPERS
+    ]
     return element("section", element("h3", f"{race.score} against {cost.name}"), element("div", papers))
 
 
@@ -90,7 +97,7 @@ def _table(told: Mapping[str, Any], race: Race) -> Markup:
     head = (
         "step", f"{race.score}#", "95 % interval", "against the original", "p#", "on disk#", "weights#",
         "1 text, p50 / p95 ms#", "32 texts, p50 / p95 ms#", "a second#", "memory#", "took#", "head",
-        *(["misses of the goal"] if sought else []),
+        *(["the goal"] if sought else []),
     )  # fmt: skip
     rows = [_row(each, racer, race, axis, sought) for each, racer in zip(told["table"], race.racers, strict=True)]
     how = (
@@ -99,7 +106,7 @@ def _table(told: Mapping[str, Any], race: Race) -> Markup:
         "step was made and measured. An export is measured by its own predict.py, one text at a time."
     )
     return join(
-        element("h2", "Every step"), element("div", forms.table(head, rows), class_="scroll"),
+        element("h2", "Every step"), element("div", forms.table(head, rows, "standings"), class_="scroll"),
         element("p", how, class_="legend"),
     )  # fmt: skip
 
@@ -120,16 +127,24 @@ def _row(measured: Mapping[str, Any], racer: Racer, race: Race, axis: tuple[floa
         element("td", "–" if measured["p"] is None else f"{measured['p']:.2f}", class_="number"),
         [element("td", number, class_="number") for number in numbers],
         element("td", measured["head"]),
-        element("td", " ".join(measured["misses"] or ["nothing"])) if sought else None,
+        element("td", _goal(measured)) if sought else None,
     )
 
 
+def _goal(measured: Mapping[str, Any]) -> str:
+    """Whether it is held, or what of it is missed; the sentences stand below."""
+    return f"misses {', '.join(said.split()[0] for said in measured['misses'])}" if measured["misses"] else "holds"
+
+
 def _notes(table: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """What single steps told of themselves."""
+    """What single steps told of themselves, and what they miss of a goal."""
     said = [
-        element("li", f"{each['step']}: {name.replace('_', ' ')} {_plain(value)}")
+        element("li", f"{' + '.join(each['steps']) or each['step']}: {sentence}")
         for each in table
-        for name, value in each["notes"].items()
+        for sentence in (
+            *(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in each["notes"].items()),
+            *(each["misses"] or ()),
+        )
     ]
     return join(element("h2", "What the steps told"), element("ul", said, class_="differs")) if said else None
 
