@@ -70,13 +70,11 @@ def _plots(race: Race) -> Markup:
     axis = race_charts.scale(race.racers)
     panels = [_panel(race, key, axis) for key in PLOTTED]
     said = (
-        "Up is better, left is cheaper. Nothing beats what stands on the dashed front in both; hollow is the original."
+        "Up is better, left is cheaper; the line through a mark is its 95 % interval. Nothing beats in both what is on "
+        "the dashed front. The original is hollow."
     )
-    return join(
-        element("h2", "What it costs, and what it gains"),
-        element("p", said, class_="quiet"),
-        element("div", panels, class_="pair"),
-    )
+    both = element("div", panels, class_="pair")
+    return join(element("h2", "What it costs, and what it gains"), element("p", said, class_="quiet"), both)
 
 
 def _panel(race: Race, key: str, axis: tuple[float, float]) -> Markup:
@@ -95,9 +93,9 @@ def _table(told: Mapping[str, Any], race: Race) -> Markup:
     """Every step with its score, what chance could explain, and its costs."""
     axis, sought = race_charts.scale(race.racers), "goal" in told
     head = (
-        "step", f"{race.score}#", "95 % interval", "against the original", "p#", "on disk#", "weights#",
-        "1 text, p50 / p95 ms#", "32 texts, p50 / p95 ms#", "a second#", "memory#", "took#", "head",
-        *(["the goal"] if sought else []),
+        "step", *(["the goal"] if sought else []), f"{race.score}#", "95 % interval", "against the original", "p#",
+        "on disk#", "weights#", "1 text, p50 / p95 ms#", "32 texts, p50 / p95 ms#", "a second#", "memory#", "took#",
+        "head",
     )  # fmt: skip
     rows = [_row(each, racer, race, axis, sought) for each, racer in zip(told["table"], race.racers, strict=True)]
     how = (
@@ -121,13 +119,13 @@ def _row(measured: Mapping[str, Any], racer: Racer, race: Race, axis: tuple[floa
     return element(
         "tr",
         element("td", race_charts.key(racer), " ", racer.name),
+        element("td", _goal(measured)) if sought else None,
         element("td", f"{measured['score']:.1%}", class_="number"),
         element("td", race_charts.interval(racer, axis, race.racers[0])),
         element("td", _points(measured) if measured["steps"] else "–"),
         element("td", "–" if measured["p"] is None else f"{measured['p']:.2f}", class_="number"),
         [element("td", number, class_="number") for number in numbers],
         element("td", measured["head"]),
-        element("td", _goal(measured)) if sought else None,
     )
 
 
