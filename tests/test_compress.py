@@ -428,7 +428,8 @@ def test_cutting_in_rounds_recovers_after_each(fitted: Run, tmp_path: Path):
     ends = [e["step"] for e in events if e["event"] == "evaluation"]
     assert (ends[:2], ends[-1]) == ([2, 2], 4)  # two rounds share what one step is given
     model = TransferModel.load(small.path / "model")
-    assert model.encoder.config.intermediate_size == 32
+    whole = json.loads((fitted.path / "model" / "config.json").read_text())["intermediate_size"]
+    assert model.encoder.config.intermediate_size == whole // 4
     assert zeros(matrices(model.encoder)) == pytest.approx(0.5, abs=0.005)
 
 
