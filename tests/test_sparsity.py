@@ -83,7 +83,7 @@ def test_scores_of_movement_are_gradients_times_weights_summed_over_steps(staged
     at_hand = staged(FullFineTuning())
     model = at_hand.model.eval()
     weights = [p for p in model.parameters() if p.requires_grad]
-    effect: Any = MovementPruning(share=0.5, start=0, full=0.2, every=1).begin(model, at_hand.train, weights)
+    effect: Any = MovementPruning(share=0.8, start=0, full=1, every=1).begin(model, at_hand.train, weights)
     pruned = matrices(model.encoder)
     # the schedule starts at 0 of the budget with nothing gone
     dense = [weight.detach().clone() for weight in pruned]
@@ -99,12 +99,26 @@ def test_scores_of_movement_are_gradients_times_weights_summed_over_steps(staged
             for weight, whole in zip(pruned, dense, strict=True):
                 weight -= 0.5 * weight.grad
                 whole -= 0.5 * weight.grad
-        effect.after_step(step, 1.0)
+        effect.after_step(step, 0.5)  # half of the way: a share of 0.8 (1 - 0.5^3)
         for weight, whole, score, own in zip(pruned, dense, scores, effect.scores, strict=True):
             torch.testing.assert_close(own, score)
-            (mask,) = highest([score], 0.5, "matrix")
+            (mask,) = highest([score], 0.7, "matrix")
             torch.testing.assert_close(weight.detach(), whole * mask, atol=1e-6, rtol=1e-4)
     effect.end()
+
+
+def test_the_last_of_the_budget_trains_with_the_weights_that_stay(staged: Any):
+    at_hand = staged(FullFineTuning())
+    weights = [p for p in at_hand.model.parameters() if p.requires_grad]
+    effect: Any = MovementPruning(share=0.5, start=0, full=0.5, every=1).begin(at_hand.model, at_hand.train, weights)
+    effect.after_step(1, 0.5)
+    settled = [mask.clone() for mask in effect.masks]
+    for score in effect.scores:
+        score.neg_().add_(torch.randn_like(score))
+    effect.after_step(2, 0.6)
+    effect.final(lambda _: 0.0)
+    effect.end()
+    assert all(torch.equal(a, b) for a, b in zip(settled, effect.masks, strict=True))
 
 
 def test_training_after_sparse_holds_the_zeros(staged: Any):

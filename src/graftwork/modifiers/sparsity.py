@@ -33,7 +33,7 @@ class Pruning(Modifier, abstract=True):
     start: float = Field(default=0.1, ge=0, lt=1)
     """Share of the budget after which the first weights go."""
     full: float = Field(default=0.7, ge=0, le=1)
-    """Share of the budget from which on all have gone and the rest recovers; where it is not after `start`, at once."""
+    """Share of the budget from which on the same weights stay zero and the rest recovers; before `start`: at once."""
     every: int = Field(default=20, ge=1)
     """Steps from one choice of the weights that go to the next."""
 
@@ -75,6 +75,7 @@ class _Smallest(Effect):
     """Attributes:
     pruned: the matrices, as they train.
     masks: True where a weight stays.
+    settled: whether they are final.
     """
 
     def __init__(self, choice: Pruning, model: TransferModel, weights: list[Tensor]):
@@ -86,23 +87,27 @@ class _Smallest(Effect):
                 f"Modifier {choice.name!r} acts on the encoder's own matrices, and none of them trains here. Choose a "
                 "method that trains them, such as 'full-fine-tuning'."
             )
+        self.settled = False
         self.masks = [torch.ones_like(weight, dtype=torch.bool) for weight in self.pruned]
         self._hold(choice.share_at(0.0))
 
     def after_step(self, step: int, fraction: float) -> None:
         self._take_in()
-        if step % self.choice.every == 0:
+        if not self.settled and (step % self.choice.every == 0 or fraction >= self.choice.full):
             self._choose(self.choice.share_at(fraction))
+            self.settled = fraction >= self.choice.full
         self._apply()
 
     def final(self, score: Callable[[list[Tensor]], float]) -> list[Tensor] | None:
-        self._hold(self.choice.share)
+        if not self.settled:  # the stage ended before its budget did
+            self._hold(self.choice.share)
         return [weight.detach().clone() for weight in self.trained]
 
     def state(self) -> dict[str, Tensor]:
-        return {f"mask.{i}": mask for i, mask in enumerate(self.masks)}
+        return {"settled": torch.tensor(self.settled)} | {f"mask.{i}": mask for i, mask in enumerate(self.masks)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        self.settled = bool(state["settled"])
         self.masks = [state[f"mask.{i}"].bool() for i in range(len(self.pruned))]
 
     def _hold(self, share: float) -> None:
