@@ -7,7 +7,6 @@ handed back has exactly the share asked for, and is that of the last step, not o
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -23,8 +22,12 @@ if TYPE_CHECKING:
     from graftwork.model import TransferModel
 
 
-class Pruning(Modifier, abstract=True):
-    """A growing share of the encoder's matrices is held at zero."""
+class MagnitudePruning(Modifier):
+    """Hold the smallest weights of the encoder's matrices at zero, a growing share of them."""
+
+    paper: ClassVar[str] = (
+        "To prune, or not to prune, Zhu & Gupta 2017, eq. 1; by magnitude: Han et al. 2015, section 3.1"
+    )
 
     share: float = Field(default=0.5, ge=0, lt=1)
     """Of the weights of the linear layers, that are zero in the end."""
@@ -44,31 +47,9 @@ class Pruning(Modifier, abstract=True):
         part = min((fraction - self.start) / (self.full - self.start), 1.0) if self.full > self.start else 1.0
         return self.share * (1 - (1 - part) ** 3)
 
-
-class MagnitudePruning(Pruning):
-    """Hold the smallest weights at zero, more and more of them."""
-
-    paper: ClassVar[str] = (
-        "To prune, or not to prune, Zhu & Gupta 2017, eq. 1; by magnitude: Han et al. 2015, section 3.1"
-    )
-
     def begin(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Effect:
         """Nothing is zero yet."""
         return _Smallest(self, model, weights)
-
-
-class MovementPruning(Pruning):
-    """Hold at zero the weights that training moves towards zero, be they large or small.
-
-    A weight's score is S = -sum over steps of dL/dW times W, of the weights as they would be without zeros; the
-    gradient passes to weights that are zero now as if they were not (straight through), so they may come back.
-    """
-
-    paper: ClassVar[str] = "Movement Pruning, Sanh, Wolf & Rush 2020, eq. 3-4; the growing share: section 5"
-
-    def begin(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Effect:
-        """No score yet."""
-        return _Moved(self, model, weights)
 
 
 class _Smallest(Effect):
@@ -78,7 +59,7 @@ class _Smallest(Effect):
     settled: whether they are final.
     """
 
-    def __init__(self, choice: Pruning, model: TransferModel, weights: list[Tensor]):
+    def __init__(self, choice: MagnitudePruning, model: TransferModel, weights: list[Tensor]):
         of_layers = {id(weight) for weight in matrices(model.encoder)}
         self.choice, self.trained = choice, weights
         self.pruned = [weight for weight in weights if id(weight) in of_layers]
@@ -92,7 +73,6 @@ class _Smallest(Effect):
         self._hold(choice.share_at(0.0))
 
     def after_step(self, step: int, fraction: float) -> None:
-        self._take_in()
         if not self.settled and (step % self.choice.every == 0 or fraction >= self.choice.full):
             self._choose(self.choice.share_at(fraction))
             self.settled = fraction >= self.choice.full
@@ -120,60 +100,7 @@ class _Smallest(Effect):
     def _scores(self) -> list[Tensor]:
         return [weight.detach().abs() for weight in self.pruned]
 
-    def _take_in(self) -> None:
-        """What the step did."""
-
     @torch.no_grad()
     def _apply(self) -> None:
         for weight, mask in zip(self.pruned, self.masks, strict=True):
             weight.mul_(mask)
-
-
-class _Moved(_Smallest):
-    """Attributes:
-    dense: the matrices as they would be without zeros.
-    scores: S.
-    held: what the last mask left of them, so that it is known what the next step changes.
-    """
-
-    def __init__(self, choice: Pruning, model: TransferModel, weights: list[Tensor]):
-        of_layers = {id(weight) for weight in matrices(model.encoder)}
-        pruned = [weight for weight in weights if id(weight) in of_layers]
-        self.dense = [weight.detach().clone() for weight in pruned]
-        self.held = [weight.detach().clone() for weight in pruned]
-        self.scores = [torch.zeros_like(weight) for weight in self.dense]
-        self.hooks = [weight.register_hook(partial(self._move, place)) for place, weight in enumerate(pruned)]
-        super().__init__(choice, model, weights)
-
-    @torch.no_grad()
-    def _move(self, place: int, gradient: Tensor) -> None:
-        self.scores[place].addcmul_(gradient, self.dense[place], value=-1)
-
-    def _scores(self) -> list[Tensor]:
-        return self.scores
-
-    @torch.no_grad()
-    def _take_in(self) -> None:
-        for dense, held, weight in zip(self.dense, self.held, self.pruned, strict=True):
-            dense.add_(weight - held)
-
-    @torch.no_grad()
-    def _apply(self) -> None:
-        for dense, held, weight, mask in zip(self.dense, self.held, self.pruned, self.masks, strict=True):
-            weight.copy_(dense * mask)
-            held.copy_(weight)
-
-    def state(self) -> dict[str, Tensor]:
-        parts = {"dense": self.dense, "held": self.held, "score": self.scores}
-        return super().state() | {f"{name}.{i}": v for name, values in parts.items() for i, v in enumerate(values)}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        super().load_state(state)
-        count = range(len(self.pruned))
-        self.dense, self.held, self.scores = (
-            [state[f"{name}.{i}"] for i in count] for name in ("dense", "held", "score")
-        )
-
-    def end(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
