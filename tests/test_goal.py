@@ -55,7 +55,7 @@ def test_a_condition_is_read(said: str, condition: Condition):
         ("", "is empty"),
         ("small", "is not understood"),
         ("accuracy>=", "is not understood"),
-        ("acuracy>=-0.5", "Did you mean 'accuracy'"),
+        ("akkuracy>=-0.5", "Did you mean 'accuracy'"),
         ("accuracy<=0.9", "A good accuracy is large"),
         ("size>=20MB", "A good size is small, so write size<=20MB"),
         ("size<20MB", "so write size<=20MB"),
@@ -219,5 +219,5 @@ def test_the_command_line_fails_where_nothing_holds_and_leaves_the_nearest(
     assert (told["holds"], told["run"]) == (False, str(out))
     assert "Nothing that was tried holds" in said.err
     assert TransferModel.load(out / "model").storage == "fp16"
-    assert typed("compress", fitted.path, "--goal", "sise<=3MB") == 2
+    assert typed("compress", fitted.path, "--goal", "sizes<=3MB") == 2
     assert "Did you mean 'size'" in capsys.readouterr().err
