@@ -38,6 +38,8 @@ VERBS = (
     "resume",
     "evaluate",
     "predict",
+    "compress",
+    "distill",
     "export",
     "runs",
     "report",

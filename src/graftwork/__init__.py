@@ -24,6 +24,7 @@ __all__ = [
     "check",
     "compare",
     "compress",
+    "distill",
     "evaluate",
     "export",
     "fill",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from graftwork.compare import Comparison, compare
     from graftwork.compress import compress
     from graftwork.data import Data
+    from graftwork.distill import distill
     from graftwork.evaluate import evaluate
     from graftwork.export import export
     from graftwork.fill import fill

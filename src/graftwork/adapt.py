@@ -19,7 +19,7 @@ import graftwork.methods  # noqa: F401  puts every method on its shelf
 from graftwork.budget import Budget
 from graftwork.choice import InputError
 from graftwork.corpus import Corpus
-from graftwork.evaluate import evidence_of
+from graftwork.evaluate import evidence_of, evidence_of_runs
 from graftwork.finding import Finding, Kind
 from graftwork.fit import fit
 from graftwork.hardware import Hardware
@@ -270,12 +270,8 @@ class _Adapting:
 
     def _on_validation(self, before: Run, after: Run, data: Data) -> Judged:
         """By what both runs answered of the source's validation, on which their weights were chosen."""
-        found = []
-        for run in (before, after):
-            task = TransferModel.load(run.path / "model").task
-            table = run.predictions("validation")
-            truth, guess = ([task.named(c) for c in table[name].to_pylist()] for name in ("label", "prediction"))
-            found.append(evidence_of(task, truth, guess, table["probabilities"].to_pylist()))
+        task = TransferModel.load(after.path / "model").task
+        found = [evidence_of_runs(task, [run], "validation") for run in (before, after)]
         return _judged("source validation", task.selection, *found)
 
     def _on_target(self, before: Run, after: Run, rows: Data) -> Judged:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from graftwork.baselines import Majority  # noqa: F401  puts every baseline on i
 from graftwork.budget import Budget
 from graftwork.check import check
 from graftwork.choice import InputError, names, parse
-from graftwork.evaluate import evidence_of, record, scored
+from graftwork.evaluate import evidence_of_runs, record, scored
 from graftwork.examples import tokenised
 from graftwork.features import embeddings
 from graftwork.fit import Request, require_suitable, resume, start
@@ -39,7 +39,6 @@ from graftwork.models import resolve
 from graftwork.report.comparison import comparison_page, pareto_picture
 from graftwork.report.wording import METRICS, duration, figure
 from graftwork.run import Run, as_json, atomic_write, is_run, plain_cause
-from graftwork.task import Task
 from graftwork.tasks import task_of
 from graftwork.tune import Tuned, require_optuna, tune
 from graftwork.verdict import Entry, choice, findings, model_to_use, prospects, suspects, verdict
@@ -507,7 +506,7 @@ class _Race:
         return {e.name: [self._run(part, e, s) for s in self._seeds(e)] for e in self.entrants}
 
     def _evidence(self, runs: Mapping[str, Sequence[Run]]) -> dict[str, significance.Evidence]:
-        return {name: _evidence(self.task, found) for name, found in runs.items()}
+        return {name: evidence_of_runs(self.task, found) for name, found in runs.items()}
 
     def _point(self, part: _Round) -> dict[str, Any]:
         return _point(part, significance.standings(self._evidence(self._runs(part))))
@@ -558,16 +557,6 @@ def _point(part: _Round, standing: Mapping[str, significance.Standing]) -> dict[
 
 
 OURS = ("runs", "tuning", "comparison.json", "comparison.html")
-
-
-def _evidence(task: Task, runs: Iterable[Run]) -> significance.Evidence:
-    found = []
-    for run in runs:
-        table = run.predictions("test")
-        truth, guess = ([task.named(cell) for cell in table[column].to_pylist()] for column in ("label", "prediction"))
-        found.append(evidence_of(task, truth, guess, table["probabilities"].to_pylist()))
-    right = [each.correct[0] for each in found if each.correct]
-    return significance.Evidence([each.tallies[0] for each in found], task.tallied, right or None)
 
 
 def _cost(runs: Sequence[Run]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Compressor(Choice):
     """Whether the head is to be fitted anew afterwards, because it reads something else."""
     stores: ClassVar[bool] = False
     """Whether it changes how weights are stored, and nothing else: it then comes last, and nothing trains after it."""
+    faster: ClassVar[bool] = False
+    """Whether answers take less time afterwards, besides taking less room."""
     not_after: ClassVar[Mapping[str, str]] = {}
     """Names of steps that this one must not follow, with the reason."""
 
@@ -35,9 +37,23 @@ class Compressor(Choice):
         """As it is typed: `layers=3`."""
         return f"{self.name}={getattr(self, self.main)}" if self.main else self.name
 
+    @property
+    def idle(self) -> tuple[float, Any] | None:
+        """The share of single weights that training after it is to hold at zero, and of what; None for none."""
+        return None
+
+    @classmethod
+    def levels(cls, model: TransferModel) -> list[Compressor]:
+        """What a search for a goal tries of this step on a model, the mildest first; by default it leaves it out."""
+        return []
+
     def unsuited(self, model: TransferModel) -> str | None:
         """The sentence that says why this model cannot be compressed so; None where it can."""
         return None
+
+    def refused(self, model: TransferModel) -> str | None:
+        """Why this model cannot be compressed so, for reasons of this step or of every step; None where it can."""
+        return _of_any(self, model) or self.unsuited(model)
 
     def require_suited(self, model: TransferModel) -> None:
         """Refuse a model that cannot be compressed so.
@@ -45,7 +61,7 @@ class Compressor(Choice):
         Raises:
             InputError: with the reason.
         """
-        if why := _of_any(self, model) or self.unsuited(model):
+        if why := self.refused(model):
             raise InputError(why)
 
     def apply(self, model: TransferModel, train: Examples) -> TransferModel:
@@ -66,6 +82,10 @@ class Compressor(Choice):
     def change(self, model: TransferModel, train: Examples) -> None:
         """Make this model smaller, which suits."""
         raise NotImplementedError
+
+    def in_rounds(self, model: TransferModel) -> list[Compressor]:
+        """The step as one or several smaller ones, after each of which the model recovers."""
+        return [self]
 
     def notes(self, before: TransferModel, after: TransferModel, validation: Examples) -> dict[str, Any]:
         """What else is to be known of this step, as plain values.
@@ -124,13 +144,18 @@ def steps_of(spec: Any) -> tuple[Compressor, ...]:
 
 
 def _step(each: Any) -> Compressor:
-    """One step: `layers=3` as `{layers: {keep: 3}}`."""
+    """One step: `layers=3:which=lowest` as `{layers: {keep: 3, which: lowest}}`."""
     if not isinstance(each, str):
         return parse(Compressor, each)
-    name, equals, value = (part.strip() for part in each.partition("="))
-    if not equals:
-        return parse(Compressor, name)
+    first, *others = each.split(":")
+    name, equals, value = (part.strip() for part in first.partition("="))
     kind = lookup(Compressor, name)
-    if not kind.main:
+    if equals and not kind.main:
         raise InputError(f"The step {name!r} takes no value; got {each.strip()!r}.")
-    return parse(Compressor, {name: {kind.main: yaml.safe_load(value)}})
+    fields = {kind.main: value} if equals else {}
+    for other in others:
+        field, equals, value = (part.strip() for part in other.partition("="))
+        if not equals:
+            raise InputError(f"A field of a step is written NAME=VALUE:FIELD=VALUE; got {each.strip()!r}.")
+        fields[field] = value
+    return parse(Compressor, {name: {field: yaml.safe_load(value) for field, value in fields.items()}})

@@ -5,7 +5,7 @@ The test split is read here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,6 +223,23 @@ def evidence_of(
     right = np.array([t == g for t, g in zip(truth, guess, strict=True)])
     correct = [right] if task.selection == "accuracy" else None
     return Evidence([task.tally(truth, guess, chances)], task.tallied, correct)
+
+
+def evidence_of_runs(task: Task, runs: Iterable[Run], split: str = "test") -> Evidence:
+    """What runs of one method said about each row of a split, from their predictions.
+
+    Args:
+        task: what was asked.
+        runs: one a seed; all were scored on the same rows.
+        split: which.
+    """
+    found = []
+    for run in runs:
+        table = run.predictions(split)
+        truth, guess = ([task.named(cell) for cell in table[column].to_pylist()] for column in ("label", "prediction"))
+        found.append(evidence_of(task, truth, guess, table["probabilities"].to_pylist()))
+    right = [each.correct[0] for each in found if each.correct]
+    return Evidence([each.tallies[0] for each in found], task.tallied, right or None)
 
 
 def quick_score(model: TransferModel, found: list[np.ndarray], targets: list[np.ndarray]) -> dict[str, float]:

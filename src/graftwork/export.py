@@ -141,7 +141,8 @@ class _Building:
         shard: str | None,
         on_event: Callable[[dict[str, Any]], None] | None,
     ):
-        self.run, self.model, self.to, self.script, self.shard = run, model, to, script, shard
+        self.run, self.model, self.script, self.shard = run, model, script, shard
+        self.to: Format = to
         self.folder, self.beside, self.work = folder, beside, work
         self.note: Callable[[str], None] = partial(_tell, on_event)
         self.inputs, self.labels = _rows(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,19 @@ def latency(model: TransferModel, inputs: Sequence[Any]) -> dict[str, float]:
         inputs: real ones; they are taken in turn.
 
     Returns:
+        as `waited`.
+    """
+    return waited(model.predict, inputs)
+
+
+def waited(ask: Callable[[list[Any]], Any], inputs: Sequence[Any]) -> dict[str, float]:
+    """How long `ask` takes for 1 and for 32 inputs.
+
+    Args:
+        ask: answers some inputs.
+        inputs: real ones; they are taken in turn.
+
+    Returns:
         `ms_1_p50`, `ms_1_p95`, `ms_32_p50`, `ms_32_p95` in milliseconds, and `per_second` at batch 32.
     """
     found: dict[str, float] = {}
@@ -34,7 +47,7 @@ def latency(model: TransferModel, inputs: Sequence[Any]) -> dict[str, float]:
             first = len(taken) * size
             batch = [inputs[(first + i) % len(inputs)] for i in range(size)]
             start = time.perf_counter()
-            model.predict(batch)
+            ask(batch)
             taken.append(1000 * (time.perf_counter() - start))
         p50, p95 = np.percentile(taken[_WARM:], [50, 95])
         found |= {f"ms_{size}_p50": round(float(p50), 2), f"ms_{size}_p95": round(float(p95), 2)}

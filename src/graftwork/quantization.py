@@ -133,7 +133,7 @@ class Weights(Quantization):
             quant_axes=(("MatMul", 0), ("Gather", 1)),
         )  # fmt: skip
         with hushed():
-            worked = MatMulNBitsQuantizer(str(whole), algo_config=config, nodes_to_exclude=list(keep))
+            worked: Any = MatMulNBitsQuantizer(str(whole), algo_config=config, nodes_to_exclude=list(keep))
             worked.process()
             half = to if four else to.with_suffix(".half.onnx")
             worked.model.save_model_to_file(str(half))

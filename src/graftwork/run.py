@@ -45,6 +45,7 @@ Dicts = list[dict[str, Any]]
 
 FORMAT = 1
 OURS = ("run.json", "state", "metrics.jsonl", "predictions.parquet", "model", "checkpoint", "report.html", "log.txt")
+OURS += ("compression.html",)
 PREDICTION_COLUMNS = ("split", "row", "input", "label", "prediction", "confidence", "unsure", "probabilities")
 PACKAGES = ("graftwork", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft", "datasets")
 PACKAGES += ("numpy", "pandas", "pyarrow", "scikit-learn", "seqeval", "pydantic")

@@ -93,6 +93,22 @@ def difference(a: Evidence, b: Evidence, *, draws: int = DRAWS, seed: int = 0) -
     return float(a.scores.mean() - b.scores.mean()), float(low), float(high), _p(a, b, gaps)
 
 
+def at_least(
+    a: Evidence, b: Evidence | None = None, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> float:
+    """What the score of `a`, or its lead over `b`, surely reaches: the lower end of a one-sided interval.
+
+    Args:
+        a: whose score.
+        b: on the same rows; by default the score itself is bounded.
+        level: how sure, in (0, 1).
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    drawn = _drawn({"a": a} | ({"b": b} if b else {}), draws, np.random.default_rng(seed))
+    return float(np.quantile(drawn["a"] - drawn["b"] if b else drawn["a"], 1 - level))
+
+
 def holm(raw: Mapping[str, float]) -> dict[str, float]:
     """Holm's step-down correction of several p values (Holm 1979).
 

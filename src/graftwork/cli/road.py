@@ -420,7 +420,8 @@ def adapt(
 
 @verb(
     json="run, of, steps, budget, metric, rows, table [{step, score, low, high, difference, difference_low, "
-    "difference_high, p, mb, parameters, latency, head, seconds, notes}]"
+    "difference_high, p, mb, parameters, latency, peak_memory_mb, head, seconds, notes, steps, misses}]; with --goal "
+    "goal, holds, verdict, sure, deploy"
 )
 def compress(
     run: typed.Folder,
@@ -430,8 +431,19 @@ def compress(
             "--steps", help="NAME or NAME=VALUE, in their order; see `graft compressors`. By default vocabulary, half."
         ),
     ] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            "--goal",
+            help="Find the steps: 'accuracy>=-0.5, size<=20MB, latency<=3ms'. A sign is points against the original, x "
+            "times the original's. Exit code 1 where nothing holds it.",
+        ),
+    ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Of learning from the original: 3epochs, 500steps or 2m; by default none.")
+        str | None,
+        typer.Option(
+            help="Of learning from the original: 3epochs, 500steps or 2m, with --goal after each step; by default none."
+        ),
     ] = None,
     seed: typed.Seed = None,
     out: Annotated[
@@ -454,15 +466,71 @@ def compress(
     with screen.progress() as meter:
         smaller = compress(
             opened,
-            **known(steps=steps, budget=budget, seed=seed, out=out),
+            **known(steps=steps, goal=goal, budget=budget, seed=seed, out=out),
             force=force,
             hardware=known(device=device, precision=precision, threads=threads),
             on_event=meter,
         )
     told = smaller.happened["compression"]
     screen.compressed(told)
+    screen.say(f"Steps:   {smaller.path / 'compression.html'}")
     screen.finished(smaller)
     screen.answer(run=smaller.path, **told)
+    raise typer.Exit(DONE if told.get("holds", True) else FAILED)
+
+
+@verb(
+    json="run, state, metrics {validation: {...}}, cost, of, metric, teacher, student, difference, difference_low, "
+    "difference_high, p, kept, rows, unlabelled, parameters, latency, said"
+)
+def distill(
+    run: typed.Folder,
+    student: Annotated[
+        str,
+        typer.Option("--student", help="layers=3: so many of the teacher's own blocks; or a model, as in `graft fit`."),
+    ] = "layers=3",
+    unlabelled: Annotated[
+        str | None, typer.Option("--unlabelled", metavar="FILE", help="Further texts, which the teacher labels.")
+    ] = None,
+    budget: typed.Budget = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method distillation, such as weight=0.9."),
+    ] = None,
+    seed: typed.Seed = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The student's folder; by default RUN-distilled.")
+    ] = None,
+    force: typed.Force = False,
+    device: typed.Device = None,
+    precision: typed.Precision = None,
+    threads: typed.Threads = None,
+    as_json: typed.Json = False,
+) -> None:
+    """Train a smaller student on what a finished run answers, and compare the two; leaves a new run."""
+    from graftwork.cli.asked import assigned, known
+    from graftwork.run import Run
+
+    screen = screen_of(as_json)
+    opened = Run.open(run)
+    from graftwork.distill import distill
+
+    with screen.progress() as meter:
+        made = distill(
+            opened,
+            student=student,
+            **known(unlabelled=unlabelled, budget=budget, seed=seed, out=out),
+            fields=assigned(settings),
+            force=force,
+            hardware=known(device=device, precision=precision, threads=threads),
+            on_event=meter,
+        )
+    compared = made.happened["distilled"]
+    screen.metrics(made.metrics)
+    screen.say(compared["said"], "bold green")
+    screen.finished(made)
+    told = {part: value for part, value in made.as_dict().items() if part in ("state", "metrics", "cost")}
+    screen.answer(run=made.path, **told, **compared)
 
 
 @verb(

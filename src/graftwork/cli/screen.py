@@ -260,16 +260,16 @@ class Screen:
         self.say(f"Advised in {duration(told['seconds'])}; nothing was trained to its end, and no test row was read.")
 
     def compressed(self, told: Mapping[str, Any]) -> None:
-        """A line a step: what it cost in score, and what it gained in size and time."""
-        first = told["table"][0]
+        """A line a step: what it cost in score, and what it gained in size and time; and whether a goal is held."""
+        first, sought = told["table"][0], "goal" in told
         self.table(
             (
                 "", METRICS[told["metric"]][0], "against the original", "p", "on disk", "weights", "one text",
-                "a second", "head",
+                "a second", "head", *(["the goal"] if sought else []),
             ),
             [
                 (
-                    entry["step"],
+                    " + ".join(entry["steps"]) if sought and entry["steps"] else entry["step"],
                     f"{entry['score']:.1%} ({entry['low']:.1%} to {entry['high']:.1%})",
                     None if entry is first else _points(entry),
                     None if entry["p"] is None else f"{entry['p']:.2f}",
@@ -278,6 +278,7 @@ class Screen:
                     f"{entry['latency']['ms_1_p50']:.1f} ms",
                     f"{entry['latency']['per_second']:,.0f}",
                     entry["head"],
+                    *([_judged(entry)] if sought else []),
                 )
                 for entry in told["table"]
             ],
@@ -285,6 +286,12 @@ class Screen:
         for entry in told["table"]:
             for name, value in entry["notes"].items():
                 self.say(f"        {entry['step']}: {name.replace('_', ' ')} {_plain(value)}")
+        if sought:
+            self.say(told["verdict"], "bold green" if told["holds"] else "bold red")
+            rows, sure = f"{told['rows']:,} validation rows", f"{told['sure']:.0%}"
+            self.say(f"That is on {rows}, and of the scores {sure} sure; test was not read.")
+            self.say(f"Deploy:  {told['deploy']}")
+            return
         last = told["table"][-1]
         faster = first["latency"]["ms_1_p50"] / last["latency"]["ms_1_p50"]
         self.say(
@@ -443,6 +450,11 @@ def _line(entry: Mapping[str, Any]) -> tuple[str | None, ...]:
         sd, stands, duration(entry["seconds"] or 0), _unit(entry["peak_memory_mb"], "MB"),
         _unit(entry["model_mb"], "MB"), wait,
     )  # fmt: skip
+
+
+def _judged(entry: Mapping[str, Any]) -> str:
+    """Whether a point holds a goal, or what of it is missed."""
+    return ", ".join(said.split()[0] for said in entry["misses"]) + " missed" if entry["misses"] else "holds"
 
 
 def _points(entry: Mapping[str, Any]) -> str:

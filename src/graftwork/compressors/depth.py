@@ -22,6 +22,7 @@ class Layers(Compressor):
 
     paper: ClassVar[str] = "Sajjad et al. 2023, On the effect of dropping layers, section 3; spread: DistilBERT, 2019"
     main: ClassVar[str] = "keep"
+    faster: ClassVar[bool] = True
     not_after: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("heads", "ffn"), "what matters in a block was judged with all blocks above it"
     )
@@ -30,6 +31,12 @@ class Layers(Compressor):
     """How many blocks stay."""
     which: Literal["spread", "lowest"] = "spread"
     """Evenly spaced ones, the lowest and the topmost among them, or the lowest."""
+
+    @classmethod
+    def levels(cls, model: TransferModel) -> list[Compressor]:
+        """One block less each time, or a sixth of them."""
+        count = layers.block_count(model.encoder)
+        return [cls(keep=keep) for keep in range(count - 1, 0, -max(1, round(count / 6)))]
 
     def unsuited(self, model: TransferModel) -> str | None:
         """One list of blocks, more of them than are to stay, and a head that does not read them all."""

@@ -33,6 +33,11 @@ class Vocabulary(Compressor):
     paper: ClassVar[str] = "Load What You Need, Abdaoui, Pradel & Sigel 2020, section 3"
     not_after: ClassVar[Mapping[str, str]] = {"factorised-embedding": "its factors were fitted to the whole table"}
 
+    @classmethod
+    def levels(cls, model: TransferModel) -> list[Compressor]:
+        """As it is by default."""
+        return [cls()]
+
     short: int = Field(default=1, ge=1)
     """Pieces of at most so many characters stay, whether train uses them or not."""
     common: int = Field(default=4000, ge=0)
@@ -96,6 +101,11 @@ class FactorisedEmbedding(Compressor):
 
     rank: int = Field(default=128, ge=1)
     """Width between the two."""
+
+    @classmethod
+    def levels(cls, model: TransferModel) -> list[Compressor]:
+        """A half, a third and a quarter of the encoder's width."""
+        return [cls(rank=max(1, model.width // share)) for share in (2, 3, 4)]
 
     def unsuited(self, model: TransferModel) -> str | None:
         """A plain table, which becomes smaller."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -46,11 +47,31 @@ class Narrowing(Compressor, abstract=True):
     """Keep the units that matter most."""
 
     main: ClassVar[str] = "keep"
+    faster: ClassVar[bool] = True
 
     keep: float = Field(default=0.5, gt=0, lt=1)
     """Share that stays."""
     rows: int = Field(default=1000, ge=1)
     """Of train, at most, on which it is seen what matters; drawn at random."""
+    rounds: int = Field(default=1, ge=1)
+    """In how many rounds, each of the same share: what matters is seen anew in each, and the head, or with a budget
+    the model, recovers after each."""
+
+    @classmethod
+    def levels(cls, model: TransferModel) -> list[Compressor]:
+        """A quarter less each time."""
+        return [cls(keep=keep) for keep in (0.75, 0.5, 0.25)]
+
+    def in_rounds(self, model: TransferModel) -> list[Compressor]:
+        """One cut a round; the last leaves as many units as one cut would."""
+        self.require_suited(model)
+        units = self.counted(self.parts(model.encoder))
+        left = [units, *(round(units * self.keep ** (cut / self.rounds)) for cut in range(1, self.rounds + 1))]
+        return [self.model_copy(update={"keep": b / a, "rounds": 1}) for a, b in pairwise(left) if b < a]
+
+    def counted(self, parts: Sequence[Part]) -> int:
+        """Of how many units a share is kept."""
+        raise NotImplementedError
 
     def parts(self, encoder: nn.Module) -> list[Part]:
         """What is to be narrowed, from the lowest block upwards.
@@ -125,6 +146,10 @@ class Heads(Narrowing):
             found.append(Part(tuple(makers), linear[-1], width_out(makers[0]) // sizes[0]))
         return found
 
+    def counted(self, parts: Sequence[Part]) -> int:
+        """All heads together."""
+        return sum(part.units for part in parts)
+
     def kept(self, importance: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The best of all, each block's importance brought to length 1; the best of each block in any case."""
         scaled = [each / max(float(np.linalg.norm(each)), 1e-30) for each in importance]
@@ -158,6 +183,10 @@ class FFN(Narrowing):
                 )
             found.append(Part(tuple(makers), linear[-1], width_out(makers[0])))
         return found
+
+    def counted(self, parts: Sequence[Part]) -> int:
+        """The neurons of a block."""
+        return max(part.units for part in parts)
 
     def kept(self, importance: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The best of each block."""

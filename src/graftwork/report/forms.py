@@ -46,10 +46,10 @@ def _only(code: str) -> str:
     return f"script-src 'unsafe-inline' 'sha256-{digest}'; "
 
 
-def table(header: Sequence[str], rows: list[Markup]) -> Markup:
+def table(header: Sequence[str], rows: list[Markup], class_: str | None = None) -> Markup:
     """A table; a # at the end of a column's name sets it to the right, as numbers are."""
     names = [element("th", name.rstrip("#"), class_="number" if name.endswith("#") else None) for name in header]
-    return element("table", element("thead", element("tr", names)), element("tbody", rows))
+    return element("table", element("thead", element("tr", names)), element("tbody", rows), class_=class_)
 
 
 def facts(*pairs: tuple[str, Any]) -> Markup:

@@ -153,7 +153,15 @@ def _place(axis: tuple[float, float], value: float) -> float:
 # Score against cost
 
 
-def pareto(found: Sequence[Racer], cost: Cost, axis: tuple[float, float], paper: str, *, score: str) -> Markup:
+def pareto(
+    found: Sequence[Racer],
+    cost: Cost,
+    axis: tuple[float, float],
+    paper: str,
+    *,
+    score: str,
+    intervals: bool = False,
+) -> Markup:
     """Methods by cost (logarithmic, across) and score (up), with the front that none of the others passes.
 
     Args:
@@ -162,6 +170,7 @@ def pareto(found: Sequence[Racer], cost: Cost, axis: tuple[float, float], paper:
         axis: the range of scores; methods below it stand at its edge.
         paper: of PAPERS.
         score: what is up.
+        intervals: whether each mark stands on a line from the lower to the upper end of its 95 % interval.
     """
     width, height = PAPERS[paper]
     values = [max(racer.cost(cost.key) or 0.0, cost.least) for racer in found]
@@ -178,13 +187,23 @@ def pareto(found: Sequence[Racer], cost: Cost, axis: tuple[float, float], paper:
         _point(racer, cost, at, boxes[number], number in front, axis)
         for number, (racer, at) in enumerate(zip(found, places, strict=True))
     ]
+    spans = [_span(racer, frame, at) for racer, at in zip(found, places, strict=True)] if intervals else []
     stairs = _stairs([places[number] for number in front], width - RIGHT)
     line = element("path", d=stairs, fill="none", stroke=GREY, stroke_width=1.5, stroke_dasharray="5 4", class_="front")
     picture = charts.svg(
         width, height, f"{score} against {cost.name}",
-        _score_axis(frame), _cost_axis(frame, cost), line, dots,
+        _score_axis(frame), _cost_axis(frame, cost), line, spans, dots,
     )  # fmt: skip
     return element("div", picture, class_=f"paper {paper}", data_right=width - RIGHT)
+
+
+def _span(racer: Racer, frame: Frame, at: tuple[float, float]) -> Markup:
+    """The 95 % interval of a score, as far as the axis goes."""
+    low, _, high = _interval(racer)
+    ends = [frame.at(frame.x[0], min(max(end, frame.y[0]), frame.y[1]))[1] for end in (low, high)]
+    return element(
+        "line", x1=at[0], x2=at[0], y1=ends[0], y2=ends[1], stroke=racer.colour, stroke_width=3, stroke_opacity="0.3",
+    )  # fmt: skip
 
 
 def on_front(points: Sequence[tuple[float, float]]) -> list[int]:
