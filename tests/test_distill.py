@@ -61,7 +61,7 @@ def test_texts_without_labels_are_labelled_by_the_teacher(teacher: Run, sources:
     [
         ({"student": "layers=9"}, "the teacher, which has 3 blocks"),
         ({"student": "blocks=2"}, "Write layers=3, or name a model"),
-        ({"fields": {"wieght": 1}}, "wieght"),
+        ({"fields": {"lenght": 1}}, "lenght"),
         ({"out": "teacher"}, "the place of its teacher"),
     ],
 )
