@@ -21,7 +21,7 @@ from graftwork import layers
 from graftwork.choice import InputError, names
 from graftwork.compress import compress
 from graftwork.compressor import Compressor, steps_of
-from graftwork.compressors import FFN, FactorisedEmbedding, Half, Heads, Int8, Layers, Sparse, Vocabulary
+from graftwork.compressors import FFN, FactorisedEmbedding, Half, Heads, Int4, Int8, Layers, Sparse, Vocabulary
 from graftwork.compressors.width import importance, masked
 from graftwork.data import Data
 from graftwork.examples import tokenised
@@ -41,6 +41,7 @@ STEPS = [
     Half(),
     Half(precision="bf16"),
     Int8(),
+    Int4(),
     Sparse(),
 ]
 

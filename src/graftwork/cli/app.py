@@ -56,7 +56,7 @@ def spelled_out(words: list[str]) -> list[str]:
         >>> spelled_out(["export", "RUN", "--quantized", "--json"])
         ['export', 'RUN', '--quantized=dynamic', '--json']
     """
-    following = [*words[1:], "-"]
+    following = [*words, "-"][1:]
     alone = [
         w == "--quantized" and (f.startswith("-") or Path(f).is_dir()) for w, f in zip(words, following, strict=True)
     ]
