@@ -169,7 +169,7 @@ def test_the_graph_is_free_in_batch_and_length_and_tells_no_file_names(graphs):
     assert b"site-packages" not in graphs().read_bytes()
 
 
-@pytest.mark.parametrize("changed", ["verbalizer", "prompt-tuning"])
+@pytest.mark.parametrize("changed", ["verbalizer", pytest.param("prompt-tuning", marks=pytest.mark.slow)])
 def test_what_counts_the_rows_of_a_batch_is_exported_for_any_batch(tmp_path, changed):
     from graftwork.choice import parse
     from graftwork.head import Head
@@ -399,7 +399,7 @@ def test_the_gate_catches_a_threshold_that_is_lost(run, quickly, planted, tmp_pa
         export(run("multi-label"), out=tmp_path / "out")
 
 
-@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("side", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_the_gate_catches_a_template_that_is_lost(tmp_path, side):
     from graftwork.choice import parse
     from graftwork.head import Head
@@ -577,7 +577,7 @@ def test_best_is_the_quickest_that_passes_and_tells_of_all(run, quickly, monkeyp
 # --- torch in the place of onnxruntime ---
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in KINDS[1:3])) for k in KINDS])
 def test_a_program_of_torch_answers_as_the_run_does(run, tmp_path, kind):
     done = export(run(kind), "torch-export", out=tmp_path / "out")
     assert (done.gate.agreement, done.gate.faults) == (1.0, ())

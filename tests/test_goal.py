@@ -194,6 +194,7 @@ def test_a_goal_without_a_limit_takes_the_smallest_that_holds(fitted: Run, tmp_p
     assert small.cost["model_mb"] == pytest.approx(min(holding), abs=0.06)
 
 
+@pytest.mark.slow
 def test_a_wait_that_only_an_export_keeps_names_the_command(
     fitted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
