@@ -139,6 +139,7 @@ def results(language: str) -> Iterator[tuple[str, str, str]]:
         ("probe", _probe), ("full", _full), ("tasks", _tasks), ("speed", _speed), ("resume", _resume),
         ("memory", _memory), ("budget", _budget), ("advisor", _advisor), ("ranking", _ranking), ("fewshot", _fewshot),
         ("side", _side), ("meta", _meta), ("lora", _lora), ("imbalance", _imbalance), ("shelf", _shelf),
+        ("cloze", _cloze), ("compress", _compress),
     ):  # fmt: skip
         file = ROOT / "benchmarks" / "results" / f"{name}.json"
         if file.is_file():
@@ -245,6 +246,30 @@ def _shelf(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
             else f"{count} 种方法与输出头，每类 100 条，60 步：优于最常见类别；优于原编码器"
         )
         yield what, f"{better}; {further}"
+
+
+def _cloze(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if value := found.get("summary", {}).get("sentence_polarity, graft-mini, zero-shot"):
+        over = value["accuracy_over_templates"]
+        what = (
+            f"sentence_polarity without a label, a cloze prompt to `graft-mini`, {over['n']} templates: accuracy"
+            if english
+            else f"sentence_polarity，不用任何标签，向 `graft-mini` 提完形填空（{over['n']} 个模板）：准确率"
+        )
+        yield what, _interval(over)
+
+
+def _compress(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    for part, value in found.get("parts", {}).items():
+        kind, _, name = part.partition(", ")
+        if kind == "size":
+            points = 100 * value["test"]["difference"]
+            what = (
+                f"{name}, full fine-tuning compressed by `{value['taken']}`: size; accuracy on test, points"
+                if english
+                else f"{name}，全量微调后用 `{value['taken']}` 压缩：大小；测试准确率与原模型之差"
+            )
+            yield what, f"{value['mb']:.1f} MB, {value['times_smaller']:.1f}x; {points:+.1f}"
 
 
 def _full(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
