@@ -234,7 +234,7 @@ def _imbalance(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]
 
 
 def _shelf(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
-    if summary := found.get("summary"):
+    if summary := {name: each for name, each in found.get("summary", {}).items() if name != "pretrained"}:
         count = len(summary)
         better, further = (
             sum(value[key]["mean"] > 0 for value in summary.values()) for key in ("over_majority", "over_start")
