@@ -445,3 +445,9 @@ def test_class_names_that_are_no_words_are_refused():
     rows = [{"text": f"text number {i}", "label": str(i % 2)} for i in range(20)]
     with pytest.raises(InputError, match="'0' says nothing in words"):
         Data.load({"train": rows, "validation": rows[:2]}, label="label", class_names=True)
+
+
+def test_a_target_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "target.txt").write_bytes("Grüße".encode("latin-1"))
+    with pytest.raises(InputError, match="cannot be read as a text in UTF-8"):
+        Data.load({"train": NAMED, "validation": NAMED[:4]}, target=tmp_path / "target.txt")

@@ -510,7 +510,10 @@ def _read(source: Any) -> Reading:
 def _read_unlabelled(source: Any) -> Reading:
     """`_read`, and .txt files: a text a line, empty ones left out."""
     if isinstance(source, (str, os.PathLike)) and str(source).endswith(".txt") and Path(source).expanduser().is_file():
-        lines = Path(source).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        try:
+            lines = Path(source).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"'{source}' cannot be read as a text in UTF-8: {error}.") from None
         return read({"train": [{"text": line} for line in lines if line.strip()]})
     return _read(source)
 

@@ -159,7 +159,7 @@ def _with_texts(data: Data, teacher: Run, unlabelled: Any, folder: Path) -> tupl
 
     if data.task == "similarity":
         raise InputError("Pairs of texts are not labelled by a teacher. Leave --unlabelled out.")
-    loaded = Data.load(**data.source | {"target": _lines(unlabelled, data.columns.text)})
+    loaded = Data.load(**data.source | {"target": unlabelled})
     if "target" not in loaded:
         raise InputError(
             "The teacher's data is a saved folder, to which no texts can be added: leave --unlabelled out."
@@ -176,17 +176,6 @@ def _with_texts(data: Data, teacher: Run, unlabelled: Any, folder: Path) -> tupl
     splits: dict[str, Split] = {**data.splits, "train": Split(pa.concat_tables([train, more]))}
     replace(data, splits=MappingProxyType(splits), groups={}).save(folder)
     return Data.open(folder), len(inputs)
-
-
-def _lines(source: Any, column: str) -> Any:
-    """A .txt as rows, a text a line; anything else as it is."""
-    if not str(source).endswith(".txt"):
-        return source
-    try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{source}' cannot be read as a text in UTF-8: {error}.") from None
-    return {"train": [{column: line} for line in lines if line.strip()]}
 
 
 def _keys(data: Data, split: str) -> np.ndarray:
