@@ -52,6 +52,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
+def language_models(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same with their language-model heads: `language_models("gpt2")`."""
+    from graftwork.testing import tiny_model
+
+    root = tmp_path_factory.mktemp("language-models")
+
+    def get(architecture: str = "bert") -> Path:
+        folder = root / architecture
+        return folder if folder.exists() else tiny_model(folder, architecture, language_model=True)
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def tiny(models: Any) -> Path:
     """A BERT, 3 layers deep and 32 wide."""
     return models("bert")

@@ -18,24 +18,12 @@ from graftwork.model import TransferModel
 from graftwork.run import Run
 from graftwork.tasks import Classification
 from graftwork.template import Template
-from graftwork.testing import learnable, tiny_model
+from graftwork.testing import learnable
 
 ARCHITECTURES = ["bert", "roberta", "gpt2"]
 WORDS = {"food": ["bread"], "sport": ["river"], "travel": ["street"]}
 HEAD = Verbalizer(template="{text} it was new [MASK] here.", words=WORDS)
 ROWS = learnable("classification")
-
-
-@pytest.fixture(scope="module")
-def language_models(tmp_path_factory):
-    """Folders of tiny networks with their language-model heads."""
-    root = tmp_path_factory.mktemp("language-models")
-
-    def get(architecture="bert"):
-        folder = root / architecture
-        return folder if folder.exists() else tiny_model(folder, architecture, language_model=True)
-
-    return get
 
 
 def model_of(folder, head=HEAD):

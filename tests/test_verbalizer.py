@@ -16,23 +16,11 @@ from graftwork.modalities.text import Text
 from graftwork.model import TransferModel
 from graftwork.tasks import Classification, Tagging
 from graftwork.template import Template
-from graftwork.testing import TINY_LR, tiny_model
+from graftwork.testing import TINY_LR
 
 ARCHITECTURES = ["bert", "roberta", "distilbert", "gpt2"]
 WORDS = {"a": ["river", "water"], "b": ["house"], "c": ["bread"]}
 TEXTS = ["the old house", "we saw anna", "a", "some quick letters here. often?"]
-
-
-@pytest.fixture(scope="module")
-def language_models(tmp_path_factory):
-    """Folders of tiny networks with their language-model heads."""
-    root = tmp_path_factory.mktemp("language-models")
-
-    def get(architecture="bert"):
-        folder = root / architecture
-        return folder if folder.exists() else tiny_model(folder, architecture, language_model=True)
-
-    return get
 
 
 def template_of(architecture, before=False):
