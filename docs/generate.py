@@ -260,7 +260,8 @@ def _cloze(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
 
 
 def _compress(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
-    for part, value in found.get("parts", {}).items():
+    parts = found.get("parts", {})
+    for part, value in parts.items():
         kind, _, name = part.partition(", ")
         if kind == "size":
             points = 100 * value["test"]["difference"]
@@ -270,6 +271,26 @@ def _compress(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]
                 else f"{name}，全量微调后用 `{value['taken']}` 压缩：大小；测试准确率与原模型之差"
             )
             yield what, f"{value['mb']:.1f} MB, {value['times_smaller']:.1f}x; {points:+.1f}"
+        elif kind == "student":
+            what = "distilled to fewer of its six blocks: share of the test accuracy kept" if english else (
+                "蒸馏到更少的层（原有六层）：保留的测试准确率")  # fmt: skip
+            kept = {which.split()[0]: each["kept"] for which, each in value.items() if which.endswith("layers")}
+            yield f"{name}, {what}", "; ".join(f"{layers}: {share:.1%}" for layers, share in kept.items())
+        elif kind == "goals":
+            what = "goals of `--goal` reached on validation; of these, true on test" if english else (
+                "`--goal` 在验证集上达到的目标数；其中在测试集上成立的")  # fmt: skip
+            yield f"{name}, {value['goals']} {what}", f"{value['claimed']}; {value['true']}"
+        elif kind in ("latency", "throughput"):
+            exports = {which: each for which, each in parts[f"exports, {name}"].items() if isinstance(each, dict)}
+            lost = {f"{which}, exported in 8 bits": e["test_lost"] for which, e in exports.items()
+                    if "mb" in e and e["validation_lost"] <= 0.005}  # fmt: skip
+            taken = max(lost, key=value["times"].__getitem__)
+            what = {
+                "latency": ("one text of 32 tokens", "单条 32 个词元的文本"),
+                "throughput": ("32 texts at once", "一次 32 条文本"),
+            }[kind][not english]
+            against = "against `transformers.pipeline`" if english else "对比 `transformers.pipeline`"
+            yield f"{name}, {what}, {taken}, {against}", f"{value['times'][taken]:.1f}x; {-100 * lost[taken]:+.1f}"
 
 
 def _full(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:

@@ -498,7 +498,7 @@ def test_each_scheme_writes_what_it_says_and_nearly_the_same_outputs(run, quickl
     tables = [i for i in graph.initializer if "word_embeddings" in i.name]
     assert tables
     assert all(i.data_type != onnx.TensorProto.FLOAT or len(i.dims) < 2 or "scale" in i.name for i in tables)
-    assert done.gate.agreement > 0.7  # by chance: 1 in 3
+    assert done.gate.agreement > 0.6  # by chance: 1 in 3, of 30 rows
     assert (done.quantized, done.scheme.partition("=")[0]) == (True, scheme.partition("=")[0])
     told = json.loads((done.path / "gate.json").read_text())
     assert (told["scheme"], told["kept"]["groups"]) == (done.scheme, [])

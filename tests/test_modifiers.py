@@ -9,12 +9,15 @@ from graftwork.methods import FullFineTuning, LinearProbe
 from graftwork.modifier import Modifier
 from graftwork.testing import method_checks, suited_to_tiny_networks
 
+GENTLE = {"movement-pruning": {"share": 0.01, "every": 1}}
+"""In the thirty steps of the contract, what moves most is what learns most: of a tiny network little of it can go."""
 CONTRACT = [
     (modifier, name, check)
     for modifier in names(Modifier)
     for name, check in method_checks(
         suited_to_tiny_networks(
-            FullFineTuning if lookup(Modifier, modifier).steps else LinearProbe, modifiers=[modifier]
+            FullFineTuning if lookup(Modifier, modifier).steps else LinearProbe,
+            modifiers=[{modifier: GENTLE.get(modifier, {})}],
         )
     )
 ]

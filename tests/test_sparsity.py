@@ -13,7 +13,7 @@ from graftwork.choice import InputError
 from graftwork.compressors import Heads, Sparse
 from graftwork.compressors.width import FFN
 from graftwork.methods import FullFineTuning, LoRA
-from graftwork.modifiers import MagnitudePruning
+from graftwork.modifiers import MagnitudePruning, MovementPruning
 from graftwork.sparsity import highest, matrices, zeros
 
 # --- which are the lowest ---
@@ -102,6 +102,46 @@ def test_what_trains_no_matrix_of_the_encoder_is_refused(staged: Any):
     at_hand = staged(LoRA(modifiers=(MagnitudePruning(),)))
     with pytest.raises(InputError, match="none of them trains here"):
         at_hand.run()
+
+
+# --- by movement ---
+
+
+def test_a_score_is_minus_gradient_times_weight_and_what_is_at_zero_stays_as_it_was(staged: Any):
+    at_hand = staged(FullFineTuning())
+    weights = [p for p in at_hand.model.parameters() if p.requires_grad]
+    effect: Any = MovementPruning(share=0.5, start=0, full=1, every=1).begin(at_hand.model, at_hand.train, weights)
+    first, before = effect.pruned[0], effect.pruned[0].detach().clone()
+    slopes = [torch.randn_like(first) for _ in range(2)]
+    (first * slopes[0]).sum().backward()
+    assert torch.allclose(effect.scores[0], -slopes[0] * before)
+    with torch.no_grad():
+        first.sub_(0.1)
+    effect.after_step(1, 0.5)
+    at_zero = first == 0
+    assert torch.equal(at_zero, ~highest(effect.scores[:1], effect.choice.share_at(0.5), "matrix")[0])
+    (first * slopes[1]).sum().backward()
+    moved = -slopes[0] * before - slopes[1] * (before - 0.1)
+    assert torch.allclose(effect.scores[0], moved, atol=1e-6)  # also of weights that are zero now: they may come back
+    with torch.no_grad():
+        first.sub_(0.1)
+    effect.after_step(2, 0.5)
+    back = at_zero & (first != 0)
+    assert back.any()
+    assert torch.allclose(first[back], before[back] - 0.1)
+    effect.end()
+
+
+def test_movement_leaves_exactly_this_share_and_resumes_to_the_same(staged: Any):
+    at_hand = staged(FullFineTuning(modifiers=(MovementPruning(share=0.7, every=1),)))
+    at_hand.run()
+    for weight in matrices(at_hand.model.encoder):
+        assert int((weight == 0).sum()) == int(0.7 * weight.numel())
+    weights = list(at_hand.model.parameters())
+    one, other = (MovementPruning(start=0, full=0).begin(at_hand.model, at_hand.train, weights) for _ in range(2))
+    one.scores[0].normal_()  # type: ignore[attr-defined]
+    other.load_state(one.state())
+    assert all(torch.equal(a, b) for a, b in zip(one.state().values(), other.state().values(), strict=True))
 
 
 # --- in rounds ---

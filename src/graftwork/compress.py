@@ -37,6 +37,8 @@ DEFAULT_STEPS = "vocabulary, half"
 PAGE = "compression.html"
 ORDER = ("vocabulary", "layers", "ffn", "heads", "factorised-embedding")
 """In which a search tries the kinds of steps; others come after these."""
+EXPORTED = {"": 32, "dynamic": 8, "weights=4": 4}
+"""How a search exports: by no scheme or which, and at least so many bits a weight."""
 _LIMITS = {"size": "mb", "latency": "ms_1_p50", "throughput": "per_second"}
 
 
@@ -211,19 +213,20 @@ class _Search:
         slow = [limit for limit in self.goal.limits if limit.name != "size" and self._lacks(limit, point) > 0]
         stored = [] if slow and fitting else [step for step in self.storages if not step.refused(point.model)]
         train = self.work.examples(point.model, "train")
-        sizes = {step: saved_mb(step.apply(point.model, train)) for step in stored}
+        applied = {step: step.apply(point.model, train) for step in stored}
+        sizes = {step: saved_mb(model) for step, model in applied.items()}
         for step in sorted(stored, key=lambda step: -sizes[step]):
             if (*point.measured.steps, step.title) not in known and (not fitting or self._fits(sizes[step])):
-                yield self._judged(self.work.after(point, step))
-        for quantized in (False, True) if self.exports else ():
+                yield self._judged(self.work.after(point, step, applied[step]))
+        for quantized, bits in EXPORTED.items() if self.exports else ():
             if (*point.measured.steps, exported_as(quantized)) in known:
                 continue
-            if not fitting or self._fits(point.measured.parameters * (1 if quantized else 4) / 1e6):
-                form = self.work.exported(point, quantized=quantized)
+            if not fitting or self._fits(point.measured.parameters * bits / 8 / 1e6):
+                form = self.work.exported(point, quantized)
                 if isinstance(form, Point):
                     yield self._judged(form)
                 else:
-                    self.work.note(f"Exported{' in 8 bits' * quantized} it would not pass: {form}")
+                    self.work.note(f"As {exported_as(quantized)} it would not pass: {form}")
 
     # --- does it hold? ---
 

@@ -169,8 +169,13 @@ class Compression:
         })  # fmt: skip
         return Point(self.model, (), answers, targets, evidence, measured)
 
-    def after(self, point: Point, step: Compressor) -> Point:
+    def after(self, point: Point, step: Compressor, applied: TransferModel | None = None) -> Point:
         """A point one step on; the one given stays as it is.
+
+        Args:
+            point: where the step begins.
+            step: what is done.
+            applied: what a step that only stores makes of the point's model, where that is known.
 
         Raises:
             InputError: the step does not suit its model.
@@ -180,7 +185,7 @@ class Compression:
         model, head = point.model, "as it was"
         rounds = step.in_rounds(model)
         for number, each in enumerate(rounds):
-            model = each.apply(model, self.examples(model, "train")).to(point.model.device)
+            model = (applied or each.apply(model, self.examples(model, "train"))).to(point.model.device)
             head = self._recovered(model, (*point.steps, step), number, len(rounds))
         notes = step.notes(point.model, model, self.examples(point.model, "validation"))
         answers, targets = outputs(model, self.examples(model, "validation"))
@@ -194,12 +199,12 @@ class Compression:
         })  # fmt: skip
         return Point(model, steps, answers, targets, evidence, measured)
 
-    def exported(self, point: Point, *, quantized: bool) -> Point | str:
+    def exported(self, point: Point, quantized: str = "") -> Point | str:
         """A point as `graft export` would write it, measured through onnxruntime; or why it cannot be.
 
         Args:
             point: whose model is exported, with weights in fp32.
-            quantized: whether the weights take 8 bits then.
+            quantized: the scheme by which they take fewer bits then; by default none.
         """
         began = time.perf_counter()
         reset_peak_memory()
@@ -211,7 +216,7 @@ class Compression:
                 return str(error)
             written = Standalone(out)
             answers = [written.outputs(each) for each in self._inputs] if quantized else point.answers
-            waits = waited(lambda some: [written.answer(written.outputs(each)) for each in some], self._inputs)
+            waits = waited(lambda some: list(written.answers(some)), self._inputs)
             size = _folder_mb(out)
         evidence = self._evidence(point.model, answers)
         step = exported_as(quantized)
@@ -335,9 +340,9 @@ def trains(step: Compressor) -> bool:
     return step.refits and not step.stores
 
 
-def exported_as(quantized: bool) -> str:
+def exported_as(quantized: str) -> str:
     """An export as a step: what is typed after `graft`, without the run."""
-    return f"export{' --quantized' * quantized}"
+    return f"export --quantized {quantized}" if quantized else "export"
 
 
 def shared(budget: Budget, parts: int) -> Budget:

@@ -390,12 +390,13 @@ def _recipe(run: Run) -> str:
 _TORCH = {
     "Needs onnxruntime, tokenizers, numpy": "Needs torch, tokenizers, numpy",
     "import onnxruntime\nfrom tokenizers": "import torch\nfrom tokenizers",
-    """options = onnxruntime.SessionOptions()
-options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait leave the cores to others
-session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-""": """
-
-class Session:
+    """    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # who waits leaves the cores to others
+    return onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+""": """    return network
+""",
+    "@cache\ndef opened(threads)": """class Session:
     def __init__(self, file):
         self.network = torch.export.load(file).module()
 
@@ -404,8 +405,12 @@ class Session:
         return [self.network(*(torch.from_numpy(each) for each in given.values())).numpy()]
 
 
-session = Session(folder / "model.pt2")
-""",
+network = Session(folder / "model.pt2")
+
+
+def opened(_)""",
+    '"""The network, on so many threads; 0 is one a core."""': '"""The network, on as many threads as torch takes."""',
+    "from functools import cache\n": "",
 }
 """What a predict.py of torch says in the place of onnxruntime's lines."""
 _USE = {

@@ -7,7 +7,7 @@ Whole answers show what is lost; the parts, asked exactly, show also what few an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -147,6 +147,7 @@ class Standalone:
         exec(compile(file.read_bytes(), str(file), "exec"), self.script)  # an import would leave a __pycache__ there
         self.outputs: Callable[[Any], np.ndarray] = self.script["outputs"]
         self.answer: Callable[[np.ndarray], Answer] = self.script["answer"]
+        self.answers: Callable[[list[Any]], Iterator[Answer]] = self.script["answers"]
 
     def faults(self, model: TransferModel, inputs: list[Any], *, exact: bool) -> list[str]:
         """How texts are read, what outputs mean, and whether the graph takes a padded batch."""
@@ -173,7 +174,7 @@ class Standalone:
         """
         windows = list(model.task.windows(model.modality, inputs, None))
         batch = model.modality.collate([w.ids for w in windows])
-        (found,) = self.script["session"].run(None, {name: batch[name].numpy() for name in INPUTS})
+        (found,) = self.script["opened"](0).run(None, {name: batch[name].numpy() for name in INPUTS})
         with torch.inference_mode():
             expected = model(batch).numpy()
         if found.shape != expected.shape:

@@ -7,6 +7,7 @@ handed back has exactly the share asked for, and is that of the last step, not o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -22,12 +23,8 @@ if TYPE_CHECKING:
     from graftwork.model import TransferModel
 
 
-class MagnitudePruning(Modifier):
-    """Hold the smallest weights of the encoder's matrices at zero, a growing share of them."""
-
-    paper: ClassVar[str] = (
-        "To prune, or not to prune, Zhu & Gupta 2017, eq. 1; by magnitude: Han et al. 2015, section 3.1"
-    )
+class Pruning(Modifier, abstract=True):
+    """Hold a growing share of the weights of the encoder's matrices at zero."""
 
     share: float = Field(default=0.5, ge=0, lt=1)
     """Of the weights of the linear layers, that are zero in the end."""
@@ -47,9 +44,31 @@ class MagnitudePruning(Modifier):
         part = min((fraction - self.start) / (self.full - self.start), 1.0) if self.full > self.start else 1.0
         return self.share * (1 - (1 - part) ** 3)
 
+
+class MagnitudePruning(Pruning):
+    """Hold the smallest weights of the encoder's matrices at zero, a growing share of them."""
+
+    paper: ClassVar[str] = (
+        "To prune, or not to prune, Zhu & Gupta 2017, eq. 1; by magnitude: Han et al. 2015, section 3.1"
+    )
+
     def begin(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Effect:
         """Nothing is zero yet."""
         return _Smallest(self, model, weights)
+
+
+class MovementPruning(Pruning):
+    """Hold at zero the weights that training moves towards zero, be they large or small; it wants many steps.
+
+    A weight W has the score S = -sum over steps of dL/dW' times W, where W' = W or zero is what the network computes
+    with. The score of a weight at zero goes on, so that it may come back, as it was when it went.
+    """
+
+    paper: ClassVar[str] = "Movement Pruning, Sanh, Wolf & Rush 2020, eq. 2-4; the growing share: section 5"
+
+    def begin(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Effect:
+        """Nothing has moved yet."""
+        return _Moved(self, model, weights)
 
 
 class _Smallest(Effect):
@@ -59,7 +78,7 @@ class _Smallest(Effect):
     settled: whether they are final.
     """
 
-    def __init__(self, choice: MagnitudePruning, model: TransferModel, weights: list[Tensor]):
+    def __init__(self, choice: Pruning, model: TransferModel, weights: list[Tensor]):
         of_layers = {id(weight) for weight in matrices(model.encoder)}
         self.choice, self.trained = choice, weights
         self.pruned = [weight for weight in weights if id(weight) in of_layers]
@@ -73,6 +92,7 @@ class _Smallest(Effect):
         self._hold(choice.share_at(0.0))
 
     def after_step(self, step: int, fraction: float) -> None:
+        self._take_in()
         if not self.settled and (step % self.choice.every == 0 or fraction >= self.choice.full):
             self._choose(self.choice.share_at(fraction))
             self.settled = fraction >= self.choice.full
@@ -100,7 +120,57 @@ class _Smallest(Effect):
     def _scores(self) -> list[Tensor]:
         return [weight.detach().abs() for weight in self.pruned]
 
+    def _take_in(self) -> None:
+        """What the optimizer did."""
+
     @torch.no_grad()
     def _apply(self) -> None:
         for weight, mask in zip(self.pruned, self.masks, strict=True):
             weight.mul_(mask)
+
+
+class _Moved(_Smallest):
+    """Attributes:
+    whole: W, the matrices without zeros.
+    scores: S.
+    """
+
+    def __init__(self, choice: Pruning, model: TransferModel, weights: list[Tensor]):
+        of_layers = {id(weight) for weight in matrices(model.encoder)}
+        pruned = [weight for weight in weights if id(weight) in of_layers]
+        self.whole = [weight.detach().clone() for weight in pruned]
+        self.scores = [torch.zeros_like(weight) for weight in pruned]
+        self.hooks = [weight.register_hook(partial(self._moved, place)) for place, weight in enumerate(pruned)]
+        super().__init__(choice, model, weights)
+
+    @torch.no_grad()
+    def _moved(self, place: int, gradient: Tensor) -> None:
+        self.scores[place].addcmul_(gradient, self.whole[place], value=-1)
+
+    def _scores(self) -> list[Tensor]:
+        return self.scores
+
+    @torch.no_grad()
+    def _take_in(self) -> None:
+        """Weights at zero stay as they were when they went."""
+        for whole, weight, mask in zip(self.whole, self.pruned, self.masks, strict=True):
+            whole.copy_(torch.where(mask, weight, whole))
+
+    @torch.no_grad()
+    def _apply(self) -> None:
+        for whole, weight, mask in zip(self.whole, self.pruned, self.masks, strict=True):
+            weight.copy_(whole * mask)
+
+    def state(self) -> dict[str, Tensor]:
+        of = {"whole": self.whole, "score": self.scores}
+        return super().state() | {f"{name}.{i}": each for name, values in of.items() for i, each in enumerate(values)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        super().load_state(state)
+        self.whole, self.scores = (
+            [state[f"{name}.{i}"] for i in range(len(self.pruned))] for name in ("whole", "score")
+        )
+
+    def end(self) -> None:
+        for hook in self.hooks:
+            hook.remove()

@@ -4,7 +4,10 @@ python predict.py "words with spaces between them", or python predict.py < texts
 """
 
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,9 +18,15 @@ from tokenizers import Tokenizer
 folder = Path(__file__).parent
 told = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-options = onnxruntime.SessionOptions()
-options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait leave the cores to others
-session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+
+@cache
+def opened(threads):
+    """The network, on so many threads; 0 is one a core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # who waits leaves the cores to others
+    return onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
 def encoding(words):
@@ -54,12 +63,13 @@ def windows(words):
     return cut
 
 
-def outputs(words):
+def outputs(words, threads=0):
     """Raw outputs of each word, (words, tags)."""
     found = []
     for part, places in windows(words):
         ids = np.array([part], dtype=np.int64)
-        found.append(np.array(session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0])[0, places])
+        (tags,) = opened(threads).run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        found.append(np.array(tags)[0, places])
     return np.concatenate(found)
 
 
@@ -72,6 +82,16 @@ def answer(found):
     return {"label": tags, "confidence": sure, "unsure": sure < told["sure_from"], "probabilities": None}
 
 
+def answers(texts):
+    """The answer to each, in turn: as many at once as there are cores, each by itself and so as `outputs` has it."""
+    threads = 1 if len(texts) > 1 else 0
+    opened(threads)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(texts), 1000):
+            yield from pool.map(lambda words: answer(outputs(words, threads)), texts[first : first + 1000])
+
+
 if __name__ == "__main__":
-    for text in sys.argv[1:] or sys.stdin.read().splitlines():
-        print(json.dumps({"text": text, **answer(outputs(text.split()))}, ensure_ascii=False))
+    texts = sys.argv[1:] or sys.stdin.read().splitlines()
+    for text, found in zip(texts, answers([text.split() for text in texts]), strict=True):
+        print(json.dumps({"text": text, **found}, ensure_ascii=False))
