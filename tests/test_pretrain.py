@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import random
 from pathlib import Path
@@ -23,9 +24,11 @@ from graftwork.language import kind_of, language_model, opened, pieces_of, save_
 from graftwork.methods.pretraining import Pretraining, answered
 from graftwork.models import LANGUAGE_MODELS, resolve
 from graftwork.perplexity import perplexity
-from graftwork.pretext import Pieces, chosen, groups_of
+from graftwork.pretext import Pieces, chosen, groups_of, passages
 from graftwork.pretexts.causal import Causal
+from graftwork.pretexts.denoising import Denoising, runs, shuffled
 from graftwork.pretexts.masked import Masked
+from graftwork.pretexts.permuted import Permuted
 from graftwork.pretrain import pretrain
 from graftwork.resume import resume
 from graftwork.testing import tiny_model
@@ -68,7 +71,9 @@ def writer(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return pretrain(corpus, objective="causal", budget="150steps", lr=3e-3, out=out, **SETTINGS)
 
 
-PIECES = Pieces(100, torch.arange(100) < 5, torch.arange(100) % 3 == 0, mask_id=4)
+PIECES = Pieces(
+    100, torch.arange(100) < 5, torch.arange(100) % 3 == 0, torch.arange(100) % 10 == 9, mask_id=4, segments=2
+)
 
 
 def some_ids(rows: int = 64, length: int = 40) -> torch.Tensor:
@@ -144,10 +149,95 @@ def test_the_loss_is_that_of_transformers(architecture: str, pretext: Any, tmp_p
     torch.manual_seed(1)
     posed = pretext.posed(ids, pieces)
     torch.manual_seed(1)
-    logits, answers = answered(model, pretext, ids, pieces)
+    found = answered(model, pretext, ids, pieces)
     labels = ids if pretext.name == "causal" else ids.masked_fill(~posed.asked, -100)
     theirs = whole(**posed.inputs, labels=labels).loss
-    assert F.cross_entropy(logits, answers).item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert F.cross_entropy(found.logits, found.answers).item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("pretext", [Permuted(), Denoising()])
+def test_a_base_is_made_and_the_loss_is_that_of_transformers(pretext: Any, corpus: Path, tmp_path: Path):
+    run = pretrain(corpus, objective=pretext, budget="60steps", lr=2e-3, out=tmp_path / "run", **SETTINGS)
+    losses = [event["loss"] for event in run.events() if event["event"] == "step"]
+    assert losses[-1] < losses[0] / 2
+    assert kind_of(run.path / "model") == pretext.kind
+    whole = getattr(transformers, LANGUAGE_MODELS[pretext.kind]).from_pretrained(run.path / "model").eval()
+    model = opened(run.path, pretext.kind).eval()
+    pieces = pieces_of(model)
+    ids = torch.randint(8, pieces.count, (6, 12))
+    torch.manual_seed(1)
+    posed = pretext.posed(ids, pieces)
+    torch.manual_seed(1)
+    found = answered(model, pretext, ids, pieces)
+    theirs = whole(**posed.inputs, labels=posed.answers.view(len(ids), -1)).loss
+    assert F.cross_entropy(found.logits, found.answers).item() == pytest.approx(theirs.item(), rel=1e-5)
+    for asks, kind in ((fill, "masked"), (generate, "causal")):
+        with pytest.raises(InputError, match=f"not a {kind} language model; it is a base to fit a task on"):
+            asks(["the [MASK]"], model=run.path)
+    assert perplexity(corpus / "validation.jsonl", model=run.path)["objective"] == pretext.kind
+
+
+def test_what_is_asked_sees_the_text_and_what_was_told_before():
+    torch.manual_seed(0)
+    ids = some_ids(200)
+    posed = Permuted().posed(ids, PIECES)
+    asked = posed.inputs["target_mapping"].sum(dim=1).bool()
+    assert (asked.sum(dim=1) == round(38 / 6)).all()
+    assert torch.equal(posed.answers, ids[asked])
+    unseen = posed.inputs["perm_mask"].bool()
+    assert not unseen[:, :, ~asked.any(dim=0)].any()
+    for row in range(len(ids)):
+        assert not unseen[row][:, ~asked[row]].any()  # the text that is not asked is seen by all
+        among = unseen[row][asked[row]][:, asked[row]]
+        assert sorted(among.sum(dim=1).tolist()) == list(range(1, len(among) + 1))  # an order: the first sees none
+        assert among.diagonal().all()
+        assert unseen[row][~asked[row]][:, asked[row]].all()
+
+
+def test_a_text_is_damaged_by_runs_and_in_the_order_of_its_sentences():
+    torch.manual_seed(0)
+    ids = some_ids(300)
+    posed = Denoising(share=0.3, mean_span=3).posed(ids, PIECES)
+    shown, gone, count = posed.inputs["input_ids"], round(0.3 * 38), round(round(0.3 * 38) / 3)
+    assert shown.shape == (300, 40 - gone + count)
+    assert (shown == 4).sum(dim=1).tolist() == [count] * 300
+    assert not ((shown[:, 1:] == 4) & (shown[:, :-1] == 4)).any()
+    assert torch.equal(posed.answers, ids.flatten())
+    assert torch.equal(posed.inputs["decoder_input_ids"][:, 1:], ids[:, :-1])
+    whole = Denoising(share=0.01, mean_span=1).posed(ids, PIECES).inputs["input_ids"]
+    missing = [sorted(set(row.tolist()) - set(seen.tolist())) for row, seen in zip(ids, whole, strict=True)]
+    assert max(map(len, missing)) == 1
+    lengths = torch.cat([runs(torch.zeros(1000, 30, dtype=torch.int64), 0.3, 3.0).sum(dim=1), torch.tensor([9])])
+    assert lengths.unique().tolist() == [9]
+
+
+def test_sentences_are_shuffled_and_whole():
+    torch.manual_seed(0)
+    ids = torch.tensor([[10, 11, 19, 20, 29, 30, 31, 32, 39, 40]]).expand(500, -1)  # nine at the end closes
+    mixed = ids.gather(1, shuffled(ids, PIECES)).tolist()
+    sentences = [[10, 11, 19], [20, 29], [30, 31, 32, 39], [40]]
+    every = {tuple(itertools.chain(*order)) for order in itertools.permutations(sentences)}
+    assert {tuple(row) for row in mixed} == every
+
+
+@pytest.mark.parametrize("relation", ["next", "order"])
+def test_half_of_the_passages_do_not_follow_one_another(relation: Any):
+    torch.manual_seed(0)
+    ids = torch.arange(5, 95).repeat(4000)[: 2000 * 40].view(2000, 40)  # what follows is one more
+    ids = torch.cat([torch.full((2000, 1), 2), ids, torch.full((2000, 1), 3)], dim=1)
+    joined, of, apart = passages(ids, PIECES, relation)
+    size = 3 * 40 // 8
+    assert joined.shape == (2000, 2 * size + 3)
+    assert float(apart.float().mean()) == pytest.approx(0.5, abs=5 * 0.5 / 2000**0.5)
+    first, second = joined[:, 1 : size + 1], joined[:, size + 2 : -1]
+    follows = (first[:, -1] - 4) % 90 + 5 == second[:, 0]
+    assert follows[apart == 0].all()
+    assert not follows[apart == 1].any() or relation == "next"
+    assert PIECES.closes[first[apart == 0, -1]].float().mean() > 0.9  # they meet where a sentence ends
+    assert (joined[:, [0, size + 1, -1]] == torch.tensor([2, 3, 3])).all()
+    assert of.sum(dim=1).tolist() == [size + 1] * 2000
+    alone = passages(ids[:1], PIECES, relation)
+    assert relation == "order" or alone[2].tolist() == [0]
 
 
 def test_table_and_head_that_are_tied_train_as_one(tmp_path: Path):
@@ -320,9 +410,9 @@ def test_a_body_without_a_head_is_given_one(corpus: Path, tmp_path: Path):
     assert Pretraining(**run.asked["method"]["pretraining"]).lr == 2e-4
 
 
-@pytest.mark.parametrize("objective", ["masked", "causal"])
+@pytest.mark.parametrize("objective", ["masked", "causal", Masked(sentences="order")])
 @pytest.mark.usefixtures("every_step_is_told")
-def test_one_that_was_interrupted_ends_the_same_to_the_last_bit(objective: str, corpus: Path, tmp_path: Path):
+def test_one_that_was_interrupted_ends_the_same_to_the_last_bit(objective: Any, corpus: Path, tmp_path: Path):
     asked = SETTINGS | {"objective": objective, "budget": "24steps"}
     whole = pretrain(corpus, out=tmp_path / "whole", **asked)
 
@@ -339,6 +429,8 @@ def test_one_that_was_interrupted_ends_the_same_to_the_last_bit(objective: str, 
     parts = resume(tmp_path / "parts")
     read = [(run.path / "model" / "model.safetensors").read_bytes() for run in (whole, parts)]
     assert read[0] == read[1]
+    assert parts.metrics == whole.metrics
+    assert ("relation_accuracy" in parts.metrics["validation"]) == (not isinstance(objective, str))
     with pytest.raises(InputError, match="nothing to resume"):
         resume(parts)
 

@@ -31,6 +31,7 @@ from graftwork.methods.finetune import FullFineTuning
 from graftwork.modalities.text import Text
 from graftwork.model import TransferModel
 from graftwork.models import resolve
+from graftwork.pretext import pretext_of
 from graftwork.pretrain import pretrain
 from graftwork.report import report
 from graftwork.run import Run, atomic_write, refuse_replacing
@@ -308,7 +309,7 @@ class _Adapting:
         folder = resolve(self.model)
         corpus = self.target if texts is None else _corpus(_beside(path, "texts"), texts)
         return pretrain(
-            corpus, objective=kind_of(folder), model=self.model, budget=budget, seed=self.seed,
+            corpus, objective=pretext_of(kind_of(folder)), model=self.model, budget=budget, seed=self.seed,
             length=min(_WINDOW, Text.from_folder(folder).max_length), out=path, force=self.force,
             hardware=self.hardware, on_event=self.told,
         )  # fmt: skip

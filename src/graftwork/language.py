@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from graftwork.choice import InputError
 from graftwork.head import Head, HeadNetwork
@@ -42,6 +41,10 @@ class LanguageNetwork(HeadNetwork):
     reads_tokens: ClassVar[bool] = True
     pretrained: ClassVar[bool] = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.relation: nn.Module | None = None
+
     def take(self, network: Any) -> None:
         """Become the head of `network`, whose body is elsewhere from now on."""
         setattr(network, network.base_model_prefix, _HandOn())
@@ -50,6 +53,15 @@ class LanguageNetwork(HeadNetwork):
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
         """(n, dim) to (n, pieces)."""
         return self.network(inputs_embeds=states[None]).logits[0]
+
+    def relate(self, dim: int, device: torch.device) -> None:
+        """Tell also how two passages belong together, from the first state of a text, as BERT's pooler does.
+
+        It is there while a language is learned, and not saved.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.relation = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 2)).to(device)
 
 
 class LanguageHead(Head, abstract=True):
@@ -65,8 +77,17 @@ class LanguageHead(Head, abstract=True):
 class _HandOn(nn.Module):
     """In the place of a body: what it is given are states already."""
 
-    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _States:
+        return _States((inputs_embeds,))
+
+
+class _States(tuple[Tensor]):
+    """What a body gives, as heads of every family read it: states, and nothing besides."""
+
+    def __getattr__(self, name: str) -> Tensor | None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[0] if name == "last_hidden_state" else None
 
 
 def language_model(folder: Path, kind: str) -> TransferModel:
@@ -74,7 +95,7 @@ def language_model(folder: Path, kind: str) -> TransferModel:
 
     Args:
         folder: what `models.resolve` gave.
-        kind: `masked` or `causal`.
+        kind: one of `models.LANGUAGE_MODELS`.
 
     Raises:
         InputError: the architecture has no such language model.
@@ -91,9 +112,13 @@ def language_model(folder: Path, kind: str) -> TransferModel:
 
 
 def kind_of(folder: Path) -> str:
-    """`masked` or `causal`, as the config says it, or whether its tokenizer knows a mask."""
+    """One of `models.LANGUAGE_MODELS`, as the config says it, or whether its tokenizer knows a mask."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     named = (config.get("architectures") or [""])[0]
+    if "XLNet" in named:
+        return "permuted"
+    if "ForConditionalGeneration" in named:
+        return "sequence-to-sequence"
     if "MaskedLM" in named or "ForPreTraining" in named:
         return "masked"
     if "CausalLM" in named or "LMHead" in named:
@@ -109,8 +134,9 @@ def require_kind(model: str | Path, kind: str) -> Path:
     """
     folder = resolve(model)
     if kind_of(folder) != kind:
-        other = {"masked": "fills gaps: graft fill", "causal": "writes on: graft generate"}[kind_of(folder)]
-        raise InputError(f"{str(model)!r} is not a {kind} language model; it {other}. Choose another with --model.")
+        use = {"masked": "it fills gaps: graft fill", "causal": "it writes on: graft generate"}
+        other = use.get(kind_of(folder), "it is a base to fit a task on")
+        raise InputError(f"{str(model)!r} is not a {kind} language model; {other}. Choose another with --model.")
     return folder
 
 
@@ -119,7 +145,7 @@ def opened(model: str | Path, kind: str) -> TransferModel:
 
     Args:
         model: as `models.resolve` takes it.
-        kind: `masked` or `causal`: what it must be.
+        kind: what it must be.
 
     Raises:
         InputError: it is of another kind, or has no language-model head.
@@ -151,16 +177,18 @@ def save_language_model(model: TransferModel, folder: Path) -> None:
 def pieces_of(model: TransferModel) -> Pieces:
     """What a pretext must know of a model's vocabulary, on the model's device."""
     modality, count = model.modality, len(model.task.labels)
-    special, continues = torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
+    special, continues, closes = (torch.zeros(count, dtype=torch.bool) for _ in range(3))
     for number, token in modality.tokenizer.get_added_tokens_decoder().items():
         special[number] = token.special
     prefix = getattr(modality.tokenizer.model, "continuing_subword_prefix", None)
     for number, name in enumerate(model.task.labels):
         # WordPiece marks what goes on, byte-level BPE and Unigram what begins
         continues[number] = name.startswith(prefix) if prefix else not name.startswith(("Ġ", "▁"))
+        closes[number] = name.rstrip("\"'”’)").endswith((".", "!", "?", "。", "！", "？"))
     mask = modality.mask_token
     mask_id = modality.tokenizer.token_to_id(mask) if mask else None
-    return Pieces(count, special, continues, mask_id).to(model.device)
+    segments = int(getattr(model.encoder.config, "type_vocab_size", 1) or 1)  # type: ignore[union-attr]
+    return Pieces(count, special, continues, closes, mask_id, segments).to(model.device)
 
 
 def start_from_nothing(

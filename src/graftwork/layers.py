@@ -217,9 +217,9 @@ def keep_lowest(network: nn.Module, count: int) -> None:
 
 
 def has_single_stack(network: nn.Module) -> bool:
-    """Whether the network can be run from the middle: one list of at least two blocks."""
+    """Whether the network can be run from the middle: one list of at least two blocks, which take the batch first."""
     found = stacks(network)
-    return len(found) == 1 and len(found[0][1]) > 1
+    return len(found) == 1 and len(found[0][1]) > 1 and network.config.model_type != "xlnet"  # type: ignore[union-attr]
 
 
 def block_count(network: nn.Module) -> int:

@@ -128,6 +128,7 @@ def _from_hub(name: str) -> Path:
 LANGUAGE_MODELS = {
     "masked": "AutoModelForMaskedLM",
     "causal": "AutoModelForCausalLM",
+    "permuted": "AutoModelForCausalLM",
     "sequence-to-sequence": "AutoModelForSeq2SeqLM",
 }
 """The Auto class of `transformers` for each kind of language model."""
@@ -146,6 +147,8 @@ def load_language_model(folder: Path, kind: str, *, remedy: str) -> Any:
     """
     import transformers
 
+    if kind == "causal" and read_json(folder / "config.json").get("model_type") == "xlnet":
+        raise InputError(f"The model in {str(folder)!r} reads a text in any order, and does not write on. {remedy}")
     network, said = load_network(
         getattr(transformers, LANGUAGE_MODELS[kind]), folder, how=f" as a {kind} language model"
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import graftwork.pretexts  # noqa: F401  puts every pretext on its shelf
-from graftwork.choice import parse
 from graftwork.corpus import Corpus, windows
 from graftwork.hardware import Hardware
 from graftwork.language import kind_of, opened, pieces_of
 from graftwork.methods.pretraining import pretext_scores
 from graftwork.models import resolve
-from graftwork.pretext import Pretext
+from graftwork.pretext import pretext_of
 
 
 def perplexity(
@@ -44,5 +43,5 @@ def perplexity(
     kind = kind_of(resolve(model))
     language = opened(model, kind).to(hardware.torch_device())
     texts = windows(Corpus(corpus, column), "all", language, length or min(language.modality.max_length, 512))
-    scores = pretext_scores(language, parse(Pretext, kind), pieces_of(language), texts, "fp32", most=len(texts))
+    scores = pretext_scores(language, pretext_of(kind), pieces_of(language), texts, "fp32", most=len(texts))
     return {"objective": kind, "tokens": texts.tokens} | {k: scores[k] for k in ("perplexity", "loss", "accuracy")}

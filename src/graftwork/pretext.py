@@ -5,13 +5,13 @@ Text is its own answer: a pretext hides some of it, says where the network must 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from graftwork.choice import Choice
+from graftwork.choice import Choice, lookup, names
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -27,12 +27,17 @@ class Pieces:
     """Whether a piece stands for no text, as [CLS] does: (count,) bool."""
     continues: Tensor
     """Whether a piece goes on with the word before it, as ##ing does: (count,) bool."""
+    closes: Tensor
+    """Whether a sentence ends with a piece, as with a full stop: (count,) bool."""
     mask_id: int | None = None
     """What stands in a gap; None where the vocabulary has nothing for it."""
+    segments: int = 1
+    """How many passages of a text the network tells apart (token types)."""
 
     def to(self, device: torch.device) -> Pieces:
         """The same on `device`."""
-        return Pieces(self.count, self.special.to(device), self.continues.to(device), self.mask_id)
+        tensors = {name: getattr(self, name).to(device) for name in ("special", "continues", "closes")}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Posed:
     """Where it must answer: (batch, length of its states) bool."""
     answers: Tensor
     """The ids that are right there, in the order of `asked`: (answers,) int64."""
+    apart: Tensor | None = None
+    """Whether the two passages of each text do not follow one another: (batch,) int64; None where that is not asked."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,11 @@ class Pretext(Choice):
     kind: ClassVar[str]
     """Of the language model that it makes, one of `models.LANGUAGE_MODELS`."""
 
+    @property
+    def compares(self) -> bool:
+        """Whether it asks also how two passages of a text belong together."""
+        return False
+
     def config(self, size: Size, vocabulary: int, length: int, ids: dict[str, int]) -> PretrainedConfig:
         """Of a network from nothing.
 
@@ -94,6 +106,11 @@ class Pretext(Choice):
             pieces: of the vocabulary, on the device of `ids`.
         """
         raise NotImplementedError
+
+
+def pretext_of(kind: str) -> Pretext:
+    """The one on the shelf that makes a language model of this kind, with its defaults."""
+    return next(found() for name in names(Pretext) if (found := lookup(Pretext, name)).kind == kind)
 
 
 def groups_of(ids: Tensor, pieces: Pieces, unit: str, mean_span: float) -> Tensor:
@@ -127,3 +144,38 @@ def chosen(ids: Tensor, pieces: Pieces, share: float, groups: Tensor) -> Tensor:
     texts = (~pieces.special[ids]).sum(dim=1)
     count = max(1, round(share * int(texts.min())))
     return torch.zeros_like(ids, dtype=torch.bool).scatter_(1, rank.topk(count, dim=1).indices, True)
+
+
+def passages(ids: Tensor, pieces: Pieces, relation: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Two passages of each text, equally long, of which one half of them do not follow one another.
+
+    With `next` the second is then that of another text of the batch (Devlin et al. 2019, section 3.1); with `order` the
+    two stand the other way round (ALBERT, Lan et al. 2020, section 3.1). They meet where a sentence ends, if one ends
+    in the middle quarter of the text. A text that is alone in its batch cannot be given another's.
+
+    Args:
+        ids: (batch, length), a special piece at either end.
+        pieces: of the vocabulary.
+        relation: `next` or `order`.
+
+    Returns:
+        ids (batch, about 3/4 length), what ends a text standing between the passages too; which passage each piece is
+        of, 0 or 1; and whether the passages do not follow one another, (batch,).
+    """
+    start, inner, end = ids[:, :1], ids[:, 1:-1], ids[:, -1:]
+    size = 3 * inner.shape[1] // 8
+    last = inner.shape[1] - size
+    luck = torch.rand((len(ids), last - size + 1), device=ids.device)
+    seam = size + (luck + pieces.closes[inner[:, size - 1 : last]]).argmax(dim=1)
+    places = seam[:, None] + torch.arange(size, device=ids.device)
+    first, second = inner.gather(1, places - size), inner.gather(1, places)
+    apart = torch.rand(len(ids), device=ids.device) < 0.5
+    if relation == "next":
+        apart &= len(ids) > 1
+        other = second.roll(int(torch.randint(1, max(2, len(ids)), ())), dims=0)
+        second = torch.where(apart[:, None], other, second)
+    else:
+        first, second = torch.where(apart[:, None], second, first), torch.where(apart[:, None], first, second)
+    joined = torch.cat([start, first, end, second, end], dim=1)
+    of_second = torch.arange(joined.shape[1], device=ids.device) >= size + 2
+    return joined, of_second.long().expand_as(joined), apart.long()

@@ -83,7 +83,7 @@ def pretrain(
 
     Args:
         corpus: a text file (.txt, .jsonl, .parquet, .csv, each also .gz), or a folder of them.
-        objective: a pretext, by name, mapping or object: `masked`, `causal`.
+        objective: a pretext, by name, mapping or object: `masked`, `causal`, `permuted`, `denoising`.
         model: one to go on from: an embedded one, a folder, a hub id; by default none. A body without a
             language-model head gets a fresh one, tied to its embeddings.
         size: of a network from nothing: `tiny`, `mini`, `small` or `base`.

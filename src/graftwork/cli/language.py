@@ -22,7 +22,10 @@ Length = Annotated[int | None, typer.Option(min=8, help="Tokens a window; nothin
 @verb(json="run, state, metrics {validation: {...}}, cost, happened")
 def pretrain(
     corpus: Corpus,
-    objective: Annotated[str, typer.Option(help="masked or causal.")] = "masked",
+    objective: Annotated[str, typer.Option(help="masked, causal, permuted or denoising.")] = "masked",
+    next_sentence: Annotated[
+        bool, typer.Option("--next-sentence", help="Masked: also tell whether two passages follow one another.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Go on from it; by default from nothing.")
     ] = None,
@@ -56,6 +59,7 @@ def pretrain(
     screen = screen_of(as_json)
     fields = assigned(settings)
     own = {name.removeprefix("objective."): fields.pop(name) for name in list(fields) if name.startswith("objective.")}
+    own |= {"sentences": "next"} if next_sentence else {}
     hardware = known(
         device=device, precision=precision, max_tokens=max_tokens, threads=threads,
         checkpoint_seconds=checkpoint_seconds,
@@ -78,6 +82,10 @@ def show_pretrained(screen: Screen, run: Run) -> None:
     screen.say(
         f"Held-out text: perplexity {found['perplexity']:.1f}, {found['accuracy']:.1%} of what is asked told right."
     )
+    if "relation_accuracy" in found:
+        screen.say(
+            f"Whether two passages follow one another: {found['relation_accuracy']:.1%} told right, of chance 50%."
+        )
     screen.say(f"Base: {run.path}   Fit a task on it: graft fit DATA --model {run.path}", "bold green")
     screen.answer(
         run=run.path, state=run.state, metrics=run.metrics, cost=run.cost, happened=run.happened,

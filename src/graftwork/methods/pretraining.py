@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 import graftwork.pretexts  # noqa: F401  puts every pretext on its shelf
 from graftwork.examples import Batch, Examples
 from graftwork.hardware import autocast
-from graftwork.language import pieces_of
+from graftwork.language import LanguageNetwork, pieces_of
 from graftwork.method import GradientMethod
 from graftwork.model import TransferModel, evaluating
 from graftwork.objective import Objective
@@ -50,6 +51,13 @@ class Pretraining(GradientMethod, abstract=True):
     """Of the encoder; text that is read few times needs none."""
     head_start: Literal["probe", "random"] = "random"
 
+    def prepare(self, model: TransferModel, train: Examples) -> None:
+        """Everything trains; a pretext that compares passages gets what tells them apart."""
+        super().prepare(model, train)
+        if self.pretext.compares:
+            assert isinstance(model.head, LanguageNetwork)
+            model.head.relate(model.encoder.config.hidden_size, model.device)  # type: ignore[union-attr]
+
     def objective(self, model: TransferModel, train: Examples, weights: list[Tensor]) -> Objective:
         """The pretext's loss."""
         return PretextObjective(self, model, train, weights)
@@ -64,23 +72,42 @@ class PretextObjective(Objective):
         self.pieces = pieces_of(model)
 
     def loss(self, batch: Batch) -> Tensor:
-        """A scalar, in nats."""
-        logits, answers = self._answered(batch)
-        return F.cross_entropy(logits, answers, label_smoothing=self.smoothing) + self.penalty()
-
-    def _answered(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return answered(self.model, self.pretext, batch.inputs["input_ids"], self.pieces)
+        """A scalar, in nats; where passages are compared, the sum of both questions' (Devlin et al. 2019, A.2)."""
+        found = answered(self.model, self.pretext, batch.inputs["input_ids"], self.pieces)
+        loss = F.cross_entropy(found.logits, found.answers, label_smoothing=self.smoothing)
+        if found.apart is not None:
+            loss = loss + F.cross_entropy(found.relation, found.apart)
+        return loss + self.penalty()
 
     def scores(self, validation: Examples, precision: str) -> dict[str, float]:
         """As `pretext_scores`, on up to 2,048 windows."""
         return pretext_scores(self.model, self.pretext, self.pieces, validation, precision, most=VALIDATED)
 
 
-def answered(model: TransferModel, pretext: Pretext, ids: Tensor, pieces: Pieces) -> tuple[Tensor, Tensor]:
-    """Logits (answers, pieces) in fp32 of what a pretext asks of `ids` (batch, length); and what is right."""
+@dataclass(frozen=True)
+class Answered:
+    """What a model says to a pretext, and what is right."""
+
+    logits: Tensor
+    """(answers, pieces) in fp32."""
+    answers: Tensor
+    """Ids, (answers,)."""
+    relation: Tensor
+    """(batch, 2) in fp32, where passages are compared; else (0, 2)."""
+    apart: Tensor | None
+    """As in `Posed`."""
+
+
+def answered(model: TransferModel, pretext: Pretext, ids: Tensor, pieces: Pieces) -> Answered:
+    """What a model says to what a pretext asks of `ids`, (batch, length)."""
     posed = pretext.posed(ids, pieces)
     states = model.encoder(**posed.inputs).last_hidden_state
-    return model.head(states[posed.asked]).float(), posed.answers
+    relation = states.new_zeros((0, 2))
+    if posed.apart is not None:
+        assert isinstance(model.head, LanguageNetwork)
+        assert model.head.relation is not None
+        relation = model.head.relation(states[:, 0])
+    return Answered(model.head(states[posed.asked]).float(), posed.answers, relation.float(), posed.apart)
 
 
 @torch.no_grad()
@@ -89,22 +116,27 @@ def pretext_scores(
 ) -> dict[str, float]:
     """`loss` and `log_likelihood` a piece in nats, `perplexity`, and `accuracy`, on `most` windows, evenly spread.
 
-    What is asked is drawn from a seed of its own, so that the same is asked every time.
+    Where passages are compared also `relation_accuracy`, of telling whether they follow one another. What is asked is
+    drawn from a seed of its own, so that the same is asked every time.
     """
     places = np.unique(np.linspace(0, len(texts) - 1, most).astype(np.int64))
     device = model.device
-    total, right, count = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    total, right, related = (torch.zeros((), device=device) for _ in range(3))
+    count = 0
     forked = [device] if device.type == "cuda" else []
     with evaluating(model), autocast(device, precision), torch.random.fork_rng(devices=forked):
         for start in range(0, len(places), _READ):
             torch.manual_seed(start)
             batch = texts.batch(places[start : start + _READ]).to(device)
-            logits, answers = answered(model, pretext, batch.inputs["input_ids"], pieces)
-            total += F.cross_entropy(logits, answers, reduction="sum")
-            right += (logits.argmax(dim=-1) == answers).sum()
-            count += len(answers)
+            found = answered(model, pretext, batch.inputs["input_ids"], pieces)
+            total += F.cross_entropy(found.logits, found.answers, reduction="sum")
+            right += (found.logits.argmax(dim=-1) == found.answers).sum()
+            count += len(found.answers)
+            if found.apart is not None:
+                related += (found.relation.argmax(dim=-1) == found.apart).sum()
     loss = float(total) / count
-    return {
+    scores = {
         "log_likelihood": -loss, "loss": loss, "perplexity": float(np.exp(min(loss, 700.0))),
         "accuracy": float(right) / count,
     }  # fmt: skip
+    return scores | ({"relation_accuracy": float(related) / len(places)} if pretext.compares else {})

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers import BertConfig, PretrainedConfig
 
-from graftwork.pretext import Pieces, Posed, Pretext, Size, chosen, groups_of
+from graftwork.pretext import Pieces, Posed, Pretext, Size, chosen, groups_of, passages
 
 
 class Masked(Pretext):
@@ -20,7 +20,7 @@ class Masked(Pretext):
 
     paper: ClassVar[str] = (
         "BERT, Devlin et al. 2019, section 3.1; spans: SpanBERT, Joshi et al. 2020, section 3.1; gaps drawn anew: "
-        "RoBERTa, Liu et al. 2019, section 4.1"
+        "RoBERTa, Liu et al. 2019, section 4.1; order of passages: ALBERT, Lan et al. 2020, section 3.1"
     )
     kind: ClassVar[str] = "masked"
 
@@ -35,8 +35,16 @@ class Masked(Pretext):
     mean_span: float = Field(default=3.8, ge=1)
     """Pieces a run, on average, where runs are chosen."""
 
+    sentences: Literal["alone", "next", "order"] = "alone"
+    """Whether two passages of each text are asked about as well: does the second come next, or which comes first?"""
+
+    @property
+    def compares(self) -> bool:
+        """With `sentences`."""
+        return self.sentences != "alone"
+
     def config(self, size: Size, vocabulary: int, length: int, ids: dict[str, int]) -> PretrainedConfig:
-        """BERT's, without the second kind of token type's use."""
+        """BERT's."""
         return BertConfig(
             vocab_size=vocabulary, hidden_size=size.width, num_hidden_layers=size.layers,
             num_attention_heads=size.heads, intermediate_size=4 * size.width, max_position_embeddings=length,
@@ -55,10 +63,15 @@ class Masked(Pretext):
     def posed(self, ids: Tensor, pieces: Pieces) -> Posed:
         """The text with gaps, and what was in them."""
         assert pieces.mask_id is not None, "a masked model has a mask"
+        more: dict[str, Tensor] = {}
+        apart = None
+        if self.compares:
+            ids, of_passage, apart = passages(ids, pieces, self.sentences)
+            more = {"token_type_ids": of_passage} if pieces.segments > 1 else {}
         asked = chosen(ids, pieces, self.share, groups_of(ids, pieces, self.unit, self.mean_span))
         luck = torch.rand(ids.shape, device=ids.device)
         hidden = asked & (luck < self.hidden)
         replaced = asked & (luck >= self.hidden) & (luck < self.hidden + self.replaced)
         others = torch.randint(pieces.count, ids.shape, device=ids.device)
         shown = torch.where(replaced, others, ids.masked_fill(hidden, pieces.mask_id))
-        return Posed({"input_ids": shown}, asked, ids[asked])
+        return Posed({"input_ids": shown} | more, asked, ids[asked], apart)
