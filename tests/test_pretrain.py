@@ -277,6 +277,22 @@ def test_equal_passages_never_stand_on_both_sides(tmp_path: Path):
     assert train | held == set(lines) == {text for text, _ in texts.passages("all")}
 
 
+def test_what_nearly_repeats_is_left_out_and_told(tmp_path: Path):
+    luck = random.Random(1)
+    texts = [" ".join(luck.choice(ANIMALS + THINGS) + str(luck.randrange(99)) for _ in range(60)) for _ in range(40)]
+    again = [text.upper().replace("CAT", "cat", 1) + " !" for text in texts[:10]]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts + again + texts[:5]))
+    corpus = Corpus(file, deduplicated=True)
+    assert [text for text, _ in corpus.passages("all")] == texts
+    assert corpus.repeated.sum() == 15
+    assert corpus.fingerprint != Corpus(file).fingerprint
+    (tmp_path / "validation.jsonl").write_text(json.dumps({"text": f"{texts[7]} " + " ".join(texts[:3])}) + "\n")
+    (tmp_path / "validation.txt").write_text(texts[0])
+    run = pretrain(tmp_path, budget="1steps", deduplicate=True, out=tmp_path / "run", **SETTINGS)
+    assert (run.data["passages"], run.data["left_out"]) == (57, 16)
+
+
 def test_every_form_of_file_gives_the_same_text(tmp_path: Path):
     import pyarrow as pa
     import pyarrow.parquet as pq

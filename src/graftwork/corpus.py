@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -22,6 +23,7 @@ import torch
 
 from graftwork.choice import InputError
 from graftwork.examples import Batch, Examples, building, cache_folder
+from graftwork.splitting import repeats
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -51,6 +53,7 @@ class Corpus:
         source: a file, or a folder whose files are all read.
         column: which one holds the text, in files that have columns; by default one named `text` or the like, or the
             only one.
+        deduplicated: whether passages that nearly repeat an earlier one are left out.
 
     Raises:
         InputError: nothing is there that can be read.
@@ -58,6 +61,7 @@ class Corpus:
 
     source: Path | str
     column: str | None = None
+    deduplicated: bool = False
     files: list[Path] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,23 +88,37 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """Names the content: (64,) hexadecimal."""
-        digest = hashlib.sha256(json.dumps([self.column, PASSAGE]).encode())
+        read = [self.column, PASSAGE, *["deduplicated"] * self.deduplicated]
+        digest = hashlib.sha256(json.dumps(read).encode())
         for file in self.files:
             with file.open("rb") as stream:
                 digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
         return digest.hexdigest()
 
+    @cached_property
+    def repeated(self) -> np.ndarray:
+        """Which passages nearly repeat an earlier one (MinHash, see `splitting`) and are left out: (passages,) bool."""
+        if not self.deduplicated:
+            return np.zeros(0, dtype=bool)
+        texts = (text for text, _, _ in self._every())
+        return repeats(iter(lambda: list(itertools.islice(texts, _AT_ONCE)), []))
+
     def passages(self, split: str) -> Iterator[tuple[str, bool]]:
         """The passages of `train`, `validation` or `all`, each with whether it ends its document."""
-        held = set(self.validation_files)
+        for number, (text, ends, held) in enumerate(self._every()):
+            left_out = self.deduplicated and self.repeated[number]
+            if not left_out and (split == "all" or held == (split == "validation")):
+                yield text, ends
+
+    def _every(self) -> Iterator[tuple[str, bool, bool]]:
+        """All passages: the text, whether it ends its document, whether it is for validation."""
+        named = set(self.validation_files)
         for file in self.files:
-            if held and split != "all" and (file in held) != (split == "validation"):
-                continue
             for document in _documents(file, self.column):
                 parts = _parted(document)
                 for number, part in enumerate(parts):
-                    if held or split == "all" or _held_out(part) == (split == "validation"):
-                        yield part, number == len(parts) - 1
+                    held = file in named if named else _held_out(part)
+                    yield part, number == len(parts) - 1, held
 
 
 def _held_out(passage: str) -> bool:

@@ -41,6 +41,8 @@ class Request(BaseModel):
     """A text file, or a folder of them."""
     column: str | None = None
     """Which column holds the text, where files have columns."""
+    deduplicate: bool = False
+    """Whether passages that nearly repeat an earlier one are left out."""
     model: str | None = None
     """The model to go on from; None for random weights and a tokenizer of its own."""
     size: Literal["tiny", "mini", "small", "base"] = "mini"
@@ -73,6 +75,7 @@ def pretrain(
     budget: str | Budget = "1epochs",
     seed: int = 0,
     column: str | None = None,
+    deduplicate: bool = False,
     out: str | Path | None = None,
     force: bool = False,
     hardware: Hardware | dict[str, Any] | None = None,
@@ -94,6 +97,7 @@ def pretrain(
         budget: `3epochs`, `500steps`, `90s`, `10m`.
         seed: of everything random.
         column: which column holds the text, where files have columns.
+        deduplicate: whether passages that nearly repeat an earlier one are left out; how many is told.
         out: the run folder; by default runs/CORPUS-OBJECTIVE.
         force: whether a finished run there may be replaced.
         hardware: device, precision, batch split; does not change results.
@@ -120,7 +124,8 @@ def pretrain(
     try:
         method = Pretraining(pretext=pretext, **settings)
         request = Request(
-            corpus=str(corpus), column=column, model=None if model is None else str(model), size=size,  # type: ignore[arg-type]
+            corpus=str(corpus), column=column, deduplicate=deduplicate, model=None if model is None else str(model),
+            size=size,  # type: ignore[arg-type]
             pieces=pieces, extend=extend, length=length, method=method.spec(), budget=str(Budget.parse(budget)),
             seed=seed, hardware=Hardware.of(hardware),
         )  # fmt: skip
@@ -130,7 +135,7 @@ def pretrain(
         raise InputError(
             "A vocabulary from nothing is of the corpus already: leave --extend out, or give --from MODEL."
         )
-    texts = Corpus(corpus, column)
+    texts = Corpus(corpus, column, deduplicate)
     begins = resolve(model) if model is not None else None
     path = Path(out) if out else Run.default_path(texts.name, pretext.name)
     world = World(request.hardware.torch_device())
@@ -150,7 +155,7 @@ def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
     run.require_unfinished()
     request = Request(**run.asked)
     method = Pretraining(**request.method["pretraining"])
-    texts = Corpus(request.corpus, request.column)
+    texts = Corpus(request.corpus, request.column, request.deduplicate)
     known = run.data.get("fingerprint")
     if known and known != texts.fingerprint:
         raise InputError(f"The corpus of run {str(run.path)!r} has changed since it began. Put the old one back.")
@@ -180,6 +185,8 @@ class _Pretraining(Work):
             torch.manual_seed(self.request.seed)
             model = language_model(start, self.method.pretext.kind).to(device)
         self._require_room(model)
+        if self.request.deduplicate:
+            self._lead(self._tell_repeats)
         texts, held_out = self._windows(model, "train"), self._windows(model, "validation")
         self._note(
             f"{texts.tokens:,} tokens in {len(texts):,} windows of {self.request.length} to learn from, "
@@ -201,6 +208,11 @@ class _Pretraining(Work):
 
     def _note(self, message: str) -> None:
         self._on_event(event="note", message=message)
+
+    def _tell_repeats(self) -> None:
+        repeated = self.corpus.repeated
+        self.run.update(data=self.run.data | {"passages": len(repeated), "left_out": int(repeated.sum())})
+        self._note(f"{repeated.sum():,} of {len(repeated):,} passages nearly repeat an earlier one and are left out.")
 
     def _write_down_start(self, precision: str) -> None:
         from graftwork import checkpoint

@@ -7,7 +7,7 @@ groups, stratified by class, from a seed. The same groups tell `check` about dup
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,18 +72,39 @@ def groups(columns: Iterable[pa.ChunkedArray]) -> np.ndarray:
     return rows[leader[np.searchsorted(rows, owner)]]
 
 
+def repeats(batches: Iterable[Sequence[str]]) -> np.ndarray:
+    """Which texts nearly repeat an earlier one, of a stream of which only the MinHashes are kept: (texts,) bool.
+
+    Args:
+        batches: some texts at a time.
+
+    Example:
+        >>> repeats([["Where is my card?", "Hello there"], ["where is  MY card?"]]).tolist()
+        [False, False, True]
+    """
+    parts = [_sign([normalise(text) for text in batch]) for batch in batches]
+    signatures = np.concatenate(parts) if parts else np.zeros((0, BINS), np.uint32)
+    pairs, likeness = _candidates(signatures)
+    return _leaders(pairs[likeness >= NEAR], len(signatures)) != np.arange(len(signatures))
+
+
 def _near_leaders(columns: list[pa.ChunkedArray], wanted: np.ndarray) -> np.ndarray:
     """For each wanted text the position of the first one that is near-identical to it, through chains too."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     signatures = _signatures(columns, wanted)  # (distinct, BINS)
     pairs, likeness = _candidates(signatures)
     near = likeness >= NEAR
     text_at = _TextAt(columns, np.flatnonzero(wanted))
     for index, (left, right) in enumerate(pairs[:VERIFIED]):
         near[index] = jaccard(text_at[left], text_at[right]) >= NEAR
-    links = coo_array((np.ones(near.sum(), bool), pairs[near].T), shape=(len(signatures), len(signatures)))
+    return _leaders(pairs[near], len(signatures))
+
+
+def _leaders(pairs: np.ndarray, count: int) -> np.ndarray:
+    """For each of so many texts the first that `pairs`, (links, 2), link it to, through chains too: (count,)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    links = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(count, count))
     _, component = connected_components(links, directed=False)
     _, first = np.unique(component, return_index=True)
     return first[component]

@@ -36,6 +36,9 @@ def pretrain(
         typer.Option(min=1, help="Going on: so many words of the corpus become pieces of their own. WordPiece only."),
     ] = None,
     length: Length = None,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Leave out passages that nearly repeat an earlier one.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="lr, batch_size, ..., objective.unit=word."),
@@ -66,7 +69,7 @@ def pretrain(
     )  # fmt: skip
     with screen.progress() as meter:
         run = pretrain(
-            corpus, objective={objective: own}, force=force, hardware=hardware, on_event=meter,
+            corpus, objective={objective: own}, deduplicate=deduplicate, force=force, hardware=hardware, on_event=meter,
             **known(
                 model=model, size=size, pieces=pieces, extend=extend, length=length, budget=budget, column=column,
                 seed=seed, out=out,
