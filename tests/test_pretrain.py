@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from torch.nn import functional as F
+from transformers import BertConfig, BertModel
 
 from graftwork.choice import InputError
 from graftwork.corpus import Corpus, train_tokenizer, windows
@@ -29,7 +30,7 @@ from graftwork.pretexts.causal import Causal
 from graftwork.pretexts.denoising import Denoising, runs, shuffled
 from graftwork.pretexts.masked import Masked
 from graftwork.pretexts.permuted import Permuted
-from graftwork.pretrain import pretrain
+from graftwork.pretrain import pretrain, token_flops
 from graftwork.resume import resume
 from graftwork.testing import tiny_model
 from graftwork.work import Interrupted
@@ -364,6 +365,15 @@ def test_a_base_learns_and_is_what_transformers_reads(base: Any, corpus: Path):
     assert {each.piece for each in ours} == set(VERBS)
     assert ours[0].probability == pytest.approx(chances.max().item(), rel=1e-4)
     assert "perplexity" in (folder / "README.md").read_text()
+
+
+def test_how_fast_it_learned_is_told(base: Any):
+    steps = [event for event in base.events() if event["event"] == "step" and event["examples_per_second"]]
+    assert all(event["tokens_per_second"] == round(16 * event["examples_per_second"]) for event in steps)
+    assert all(0 < event["utilisation"] < 1 for event in steps)
+    assert 0 < base.cost["utilisation"] < 1
+    assert token_flops(BertModel(BertConfig(hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+                                            intermediate_size=16)), 10) == 6 * 2 * 600 + 12 * 2 * 8 * 10  # fmt: skip
 
 
 def test_a_base_is_listed_among_the_runs(base: Any):

@@ -100,6 +100,21 @@ def faster_precision(device: str) -> Literal["fp32", "bf16"]:
     return "bf16" if statistics.median(times["bf16"]) * 1.3 < statistics.median(times["fp32"]) else "fp32"
 
 
+@cache
+def peak_flops(device: str, precision: str) -> float:
+    """Operations a second of large matrix products here, at the best of several times: no network can do more."""
+    size = 1024 if device == "cpu" else 8192
+    a = torch.ones(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    times: list[float] = []
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.matmul(a, a)
+        wait()
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)
+
+
 class World:
     """The processes that share a run: one, or as many as `torchrun` started."""
 

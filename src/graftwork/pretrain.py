@@ -18,8 +18,9 @@ from graftwork.budget import Budget
 from graftwork.choice import InputError, parse, suggest, wording
 from graftwork.corpus import Corpus, Windows, train_tokenizer, windows
 from graftwork.extension import extend as extend_vocabulary
-from graftwork.hardware import Hardware, World, peak_memory_mb
+from graftwork.hardware import Hardware, World, peak_flops, peak_memory_mb
 from graftwork.language import language_model, pieces_of, save_language_model, start_from_nothing
+from graftwork.layers import stacks
 from graftwork.loop import Stage, Trained, train
 from graftwork.methods.pretraining import VALIDATED, Pretraining, pretext_scores
 from graftwork.model import TransferModel
@@ -176,6 +177,7 @@ class _Pretraining(Work):
             hardware = hardware.model_copy(update={"max_tokens": _ON_A_GPU})
         super().__init__(run, hardware, world, on_event, began)
         self.request, self.method, self.corpus, self.begins = request, method, corpus, begins
+        self.token_flops, self.peak = 0.0, 1.0
 
     def _execute(self) -> None:
         device, precision = self.hardware.torch_device(), self._precision()
@@ -193,6 +195,10 @@ class _Pretraining(Work):
             f"{held_out.tokens:,} held out; {sum(p.numel() for p in model.parameters()):,} parameters."
         )
         self.method.prepare(model, texts)
+        self.token_flops, self.peak = (
+            token_flops(model.encoder, self.request.length),
+            peak_flops(device.type, precision),
+        )
         budget = Budget.parse(self.request.budget)
         spent = time.perf_counter() - self.began if budget.unit == "seconds" else 0.0
         done = train(
@@ -208,6 +214,16 @@ class _Pretraining(Work):
 
     def _note(self, message: str) -> None:
         self._on_event(event="note", message=message)
+
+    def _on_event(self, **event: Any) -> None:
+        if rate := event.get("examples_per_second"):
+            event["tokens_per_second"] = round(rate * self.request.length)
+            event["utilisation"] = round(self._utilisation(event["tokens_per_second"]), 4)
+        super()._on_event(**event)
+
+    def _utilisation(self, tokens_per_second: float) -> float:
+        """The share of what matrix products reach on this device (all processes together may have more than one)."""
+        return tokens_per_second * self.token_flops / self.peak / self.world.size
 
     def _tell_repeats(self) -> None:
         repeated = self.corpus.repeated
@@ -281,7 +297,8 @@ class _Pretraining(Work):
             },
             cost={
                 "seconds": round(time.perf_counter() - self.began, 2), "training_seconds": round(progress.seconds, 2),
-                "tokens_per_second": round(pace), "peak_memory_mb": peak_memory_mb(),
+                "tokens_per_second": round(pace), "utilisation": round(self._utilisation(pace), 4),
+                "peak_memory_mb": peak_memory_mb(),
                 "examples_per_second": round(pace / self.request.length, 1),
                 "total_parameters": sum(p.numel() for p in model.parameters()),
             },
@@ -289,6 +306,18 @@ class _Pretraining(Work):
         atomic_write(self.run.path / "model" / "README.md", card(self.run).encode())
         shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
         self.run.set_state("done")
+
+
+def token_flops(encoder: torch.nn.Module, length: int) -> float:
+    """Operations to learn from a token: 6 N + 12 L H T (PaLM, Chowdhery et al. 2022, appendix B), of the blocks alone.
+
+    Args:
+        encoder: N of its parameters are in L blocks, H wide.
+        length: T, the tokens that see each other.
+    """
+    blocks = [block for _, stack in stacks(encoder) for block in stack]
+    parameters = sum(p.numel() for block in blocks for p in block.parameters())
+    return 6.0 * parameters + 12.0 * len(blocks) * encoder.config.hidden_size * length  # type: ignore[union-attr]
 
 
 def card(run: Run) -> str:
@@ -306,7 +335,7 @@ A {method.pretext.name} language model, learned {origin} by `graft pretrain`.
 - Seen: {happened["tokens"]:,} tokens in {happened["steps"]:,} steps, {happened["epochs"]:g} passes.
 - Size: {cost["total_parameters"]:,} parameters; reads {asked.length} tokens.
 - Cost: {cost["training_seconds"]:,.0f} seconds at {cost["tokens_per_second"]:,} tokens a second \
-on {happened["device"]}.
+on {happened["device"]}, {cost["utilisation"]:.0%} of what matrix products reach there.
 - Held-out text: {metrics["loss"]:.3f} nats a piece that is asked, perplexity {metrics["perplexity"]:.1f}, \
 {100 * metrics["accuracy"]:.1f} % told right.
 

@@ -429,12 +429,14 @@ class Meter:
     def _line(self) -> str:
         """At most 64 characters, so that it and the bar fit on a terminal of 80."""
         event = self._latest
-        left = event.get("seconds_left")
+        left, reads = event.get("seconds_left"), "tokens_per_second" in event
+        pace = f"{event['tokens_per_second'] / 1000:.1f}k tok/s MFU {event['utilisation']:.0%}" if reads else (
+            f"{event['examples_per_second']:.0f} rows/s" if event.get("examples_per_second") else "")  # fmt: skip
         parts = (
-            f"epoch {event['epoch']:.2f}" if "epoch" in event else "",
+            f"epoch {event['epoch']:.2f}" if "epoch" in event and not reads else "",
             f"loss {event['loss']:.3f}" if event.get("loss") is not None else "",
             f"validation {self._score:.3f}" if self._score is not None else "",
-            f"{event['examples_per_second']:.0f} rows/s" if event.get("examples_per_second") else "",
+            pace,
             "" if left is None else f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left",
         )
         return "  ".join(part for part in parts if part)
