@@ -38,6 +38,7 @@ class Int8(Compressor):
     paper: ClassVar[str] = (
         "Jacob et al. 2018, section 2.1, symmetric, one scale a row: Krishnamoorthi 2018, section 2.2"
     )
+    refits: ClassVar[bool] = False
     stores: ClassVar[bool] = True
 
     def change(self, model: TransferModel, train: Examples) -> None:
