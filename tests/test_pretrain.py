@@ -178,6 +178,13 @@ def test_a_base_is_made_and_the_loss_is_that_of_transformers(pretext: Any, corpu
     assert perplexity(corpus / "validation.jsonl", model=run.path)["objective"] == pretext.kind
 
 
+def test_an_objective_that_does_not_suit_the_model_is_refused(corpus: Path, tmp_path: Path):
+    writes = tiny_model(tmp_path / "gpt2", "gpt2", language_model=True)
+    for objective, says in (("permuted", "from left to right"), ("denoising", "cannot be loaded as a language model")):
+        with pytest.raises(InputError, match=says):
+            pretrain(corpus, objective=objective, model=writes, budget="1steps", out=tmp_path / objective, **SETTINGS)
+
+
 def test_what_is_asked_sees_the_text_and_what_was_told_before():
     torch.manual_seed(0)
     ids = some_ids(200)

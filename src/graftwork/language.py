@@ -101,6 +101,15 @@ def language_model(folder: Path, kind: str) -> TransferModel:
         InputError: the architecture has no such language model.
     """
     network, loaded = load_network(getattr(transformers, LANGUAGE_MODELS[kind]), folder, how=" as a language model")
+    if network.base_model is network:
+        raise InputError(
+            f"The {network.config.model_type} in {str(folder)!r} has no body apart from its head. Use BART."
+        )
+    if kind in ("causal", "permuted") and (kind == "permuted") != (network.config.model_type == "xlnet"):
+        reads = "from left to right" if kind == "permuted" else "in any order"
+        raise InputError(
+            f"The model in {str(folder)!r} reads {reads}, so it cannot be {kind}. Choose another objective."
+        )
     modality = Text.from_folder(folder)
     body = without_pooler(network.base_model)
     names = [str(modality.tokenizer.id_to_token(i)) for i in range(network.config.vocab_size)]
