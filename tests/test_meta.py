@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,14 @@ from graftwork import layers
 from graftwork.choice import InputError
 from graftwork.data import Data
 from graftwork.episodes import Episode, Episodes, Prototypes, few_shot
+from graftwork.evaluate import evaluate
 from graftwork.features import embeddings
+from graftwork.fit import fit
 from graftwork.method import recipe_of, unmet
 from graftwork.methods import MAML, Prototypical, Reptile
 from graftwork.modifiers import EMA, L2SP, ClassWeights, Mixup
 from graftwork.regression import start_head
-from graftwork.testing import learnable, method_checks, suited_to_tiny_networks
+from graftwork.testing import learnable, method_checks, suited_to_tiny_networks, tiny_model
 
 CLASSES = np.repeat([3, 5, 6, 8, 9], [12, 10, 9, 10, 40])  # five classes, one of them with 9 rows
 
@@ -325,6 +328,56 @@ def test_the_head_that_validation_reads_is_that_of_the_encoder_as_it_is(begun):
     start_head(s.model, s.train)
     torch.testing.assert_close(fresh, s.model.head.linear.weight, atol=0.1, rtol=0)  # that one may be in bf16
     assert not torch.allclose(stale, fresh, atol=0.3)
+
+
+# --- over domains ---
+
+
+@pytest.fixture
+def of_other_domains(tmp_path):
+    """Two files of labelled rows with the classes of `learnable`, but other words besides."""
+    rows = learnable("classification")["train"]
+    files = []
+    for number in range(2):
+        files.append(tmp_path / f"domain-{number}.jsonl")
+        lines = [json.dumps({"text": f"domain {number} {row['text']}", "label": row["label"]}) for row in rows]
+        files[-1].write_text("\n".join(lines))
+    return files
+
+
+def test_each_episode_is_of_one_domain_and_none_of_train(staged, of_other_domains):
+    method = suited_to_tiny_networks(Reptile, domains=of_other_domains, shots=2, queries=4, batch_size=40)
+    s = staged(method)
+    method.prepare(s.model, s.train)
+    mixture = method.reads(s.model, s.train)
+    weights = [p for g in method.param_groups(s.model) for p in g.parameters]
+    objective = method.objective(s.model, mixture, weights)
+    batches = [batch for seed in range(8) for batch in objective.batches((seed,))]
+    assert {mixture.part_of(batch) for batch in batches} == {1, 2}
+    targets = [mixture.target(place) for place in batches[0].reshape(-1, 6)[:, 0]]
+    assert len(set(map(int, targets[:3]))) == 3
+    assert torch.isfinite(objective.loss(mixture.batch(batches[0])))
+
+
+@pytest.mark.parametrize("cls", [Prototypical, Reptile])
+def test_what_was_learned_over_domains_is_a_start_for_few_rows(cls, of_other_domains, tmp_path):
+    rows = learnable("classification")
+    few = {"train": rows["train"][:9], "validation": rows["validation"], "test": rows["test"]}
+    first = {cls.name: {"domains": list(map(str, of_other_domains)), "lr": 2e-3, "batch_size": 30}}
+    run = fit(few, method=[first, "linear-probe"], model=tiny_model(tmp_path / "model"), budget="30steps",
+              out=tmp_path / "run", hardware={"device": "cpu", "precision": "fp32"})  # fmt: skip
+    assert run.happened["stages"][0]["steps"] == 30
+    assert evaluate(run, Data.load(few))["accuracy"] > 0.5  # by chance: 1 in 3
+
+
+def test_a_domain_of_other_classes_is_refused(staged, tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\n" + "".join(f"word {i} of it,{'ab'[i % 2]}\n" for i in range(60)))
+    method = suited_to_tiny_networks(Prototypical, domains=[other])
+    s = staged(method)
+    method.prepare(s.model, s.train)
+    with pytest.raises(InputError, match="has other classes than train"):
+        method.reads(s.model, s.train)
 
 
 @pytest.mark.parametrize("modifier", [Mixup(), ClassWeights()])

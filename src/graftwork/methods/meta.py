@@ -24,8 +24,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from graftwork import layers
 from graftwork.choice import InputError
 from graftwork.episodes import SCALE, Episode, Episodes, Metric, Prototypes
+from graftwork.examples import tokenised
 from graftwork.heads.linear import Linear
 from graftwork.method import GradientMethod
+from graftwork.methods.multitask import Mixture, Sources, other_task
 from graftwork.modifier import Effect
 from graftwork.objective import Objective
 from graftwork.regression import read_anew, start_head
@@ -61,6 +63,9 @@ class Episodic(GradientMethod, abstract=True):
     """Each depth below the topmost learns at this times the rate of the one above it; 1 is one rate for all."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target that is spread over all classes of the episode."""
+    domains: Sources = ()
+    """Files or folders of labelled rows of other domains, with classes of train's: each episode is of one of them, and
+    train's own rows are for the head and the stages after."""
 
     @model_validator(mode="after")
     def _reads_off_a_linear_head(self) -> Episodic:
@@ -80,9 +85,22 @@ class Episodic(GradientMethod, abstract=True):
         return Episodes(classes, ways=ways, shots=self.shots, queries=self.queries)
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
-        """Everything trains; train must have classes enough."""
-        self.episodes(train)
+        """Everything trains; train must have classes enough, unless other domains have."""
+        if not self.domains:
+            self.episodes(train)
         super().prepare(model, train)
+
+    def reads(self, model: TransferModel, train: Examples) -> Examples:
+        """Train, and the other domains after it."""
+        if not self.domains:
+            return train
+        others = []
+        for source in self.domains:
+            data = other_task(source, train.data)
+            if data.task != train.data.task or not set(data.labels) <= set(train.data.labels):
+                raise InputError(f"The domain {source!r} has other classes than train. Give rows of the same classes.")
+            others.append(tokenised(data, "train", train.task, model.modality))
+        return Mixture([train, *others])
 
     def episode_loss(self, episode: Episode) -> Tensor:
         """What is minimised, of one episode: a scalar."""
@@ -113,32 +131,58 @@ class Episodic(GradientMethod, abstract=True):
 
 
 class _Episodes(Objective):
+    """Attributes:
+    own: the rows that the head is read off.
+    mixture: these and those of other domains, where there are such.
+    sets: the rows that episodes are drawn from, each of which is of one of the sets.
+    first: the place at which each set begins.
+    """
+
     whole = True
     method: Episodic
 
     def __init__(self, method: Episodic, model: TransferModel, train: Examples, weights: list[Tensor]):
-        super().__init__(method, model, train, weights)
+        mixture = train if isinstance(train, Mixture) else None
+        self.own = mixture.parts[0] if mixture else train
+        super().__init__(method, model, self.own, weights)
+        self.train, self.mixture = train, mixture
         for modifier, effect in zip(method.modifiers, self.effects, strict=True):
             if any(getattr(type(effect), hook) is not getattr(Effect, hook) for hook in _OF_ANSWERS):
                 raise InputError(
                     f"{method.name} learns from episodes, whose rows and answers are their own: {modifier.name!r} "
                     "cannot act on them. Leave it out."
                 )
-        self.episodes = method.episodes(train)
+        domains = mixture.parts[1:] if mixture else (train,)
+        self.first = mixture.first[1:-1] if mixture else np.zeros(1, dtype=np.int64)
+        self.rows = sum(len(domain) for domain in domains)
+        self.sets = [method.episodes(domain) for domain in domains]
+        self.episodes = min(self.sets, key=lambda each: each.ways)
+        for each in self.sets:
+            each.ways = self.episodes.ways
         self.together = max(1, method.batch_size // self.episodes.size)
 
     @property
     def steps_per_epoch(self) -> int:
-        """So many that as many rows are read as train has."""
-        return math.ceil(len(self.train) / (self.together * self.episodes.size))
+        """So many that as many rows are read as there are."""
+        return math.ceil(self.rows / (self.together * self.episodes.size))
 
     def batches(self, seed: tuple[int, ...]) -> list[np.ndarray]:
-        """Episodes, row by row, one after the other."""
+        """Episodes, row by row, one after the other; those of a batch are of one domain."""
         generator = np.random.default_rng(seed)
-        return [
-            np.concatenate([self.episodes.draw(generator).reshape(-1) for _ in range(self.together)])
-            for _ in range(self.steps_per_epoch)
-        ]
+        found = []
+        for _ in range(self.steps_per_epoch):
+            chosen = int(generator.integers(len(self.sets))) if len(self.sets) > 1 else 0
+            rows = [self.sets[chosen].draw(generator).reshape(-1) for _ in range(self.together)]
+            found.append(self.first[chosen] + np.concatenate(rows))
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | (self.mixture.mark() if self.mixture else {})
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        super().load_state(state)
+        if self.mixture:
+            self.mixture.require_marked(state)
 
     def loss(self, batch: Batch) -> Tensor:
         losses = []
@@ -149,7 +193,7 @@ class _Episodes(Objective):
         return torch.stack(losses).mean() + self.penalty()
 
     def before_validation(self, embed: Callable[[np.ndarray], np.ndarray]) -> None:
-        read_anew(self.model, self.train, embed)
+        read_anew(self.model, self.own, embed)
 
 
 class Prototypical(Episodic):

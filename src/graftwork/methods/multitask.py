@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor, nn
 
 from graftwork import layers
@@ -41,6 +41,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def _one_or_several(value: Any) -> Any:
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(str(each) if isinstance(each, os.PathLike) else each for each in several)
+
+
+def _place(source: str) -> str:
+    """A source as a run file can keep it: the absolute path of what is on this machine, other names as they are."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return str(path.resolve())
+    if source != "pydocs" and not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", source):  # it may be an id of the hub
+        raise ValueError(f"there is no file or folder {source!r}")
+    return source
+
+
+Sources = Annotated[tuple[Annotated[str, AfterValidator(_place)], ...], BeforeValidator(_one_or_several)]
+"""Data sets besides the one that is fitted: one or several."""
+
+
 class MultiTask(FullFineTuning):
     """Learn your task together with others that have labels of their own; without others it is full fine-tuning.
 
@@ -58,7 +77,7 @@ class MultiTask(FullFineTuning):
         "lr": 5.0, "temperature": (1.0, 2.0, 5.0), "weight": 3.0,
     }  # fmt: skip
 
-    tasks: tuple[str, ...] = ()
+    tasks: Sources = ()
     """Files, folders or hub ids of the other data sets; of a lone file every row is learned, of a folder train."""
     temperature: float = Field(default=2.0, ge=1)
     """T: at 1 a task is read as often as it has rows; the higher, the more all are read alike. T5 did well with 2."""
@@ -66,17 +85,6 @@ class MultiTask(FullFineTuning):
     """What the loss on the other tasks is multiplied by."""
     blocks: int | None = Field(default=None, ge=1)
     """How many of the topmost blocks train, and learn all tasks; by default the whole encoder."""
-
-    @field_validator("tasks", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        several = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(str(each) if isinstance(each, os.PathLike) else each for each in several)
-
-    @field_validator("tasks")
-    @classmethod
-    def _are_there(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_place(source) for source in value)
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
         """Everything that is shared trains; each other task gets a head, which starts as the target's does."""
@@ -190,17 +198,11 @@ class _OneTaskAStep(Objective):
         return self.method.weight * loss + self.penalty()
 
     def state(self) -> dict[str, Tensor]:
-        return super().state() | {"rows": self._fingerprint()}
+        return super().state() | self.train.mark()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         super().load_state(state)
-        if not torch.equal(state["rows"].cpu(), self._fingerprint()):
-            raise InputError(
-                "The data of another task has changed since the run began. Put the old data back, or start a new run."
-            )
-
-    def _fingerprint(self) -> Tensor:
-        return torch.tensor(list(bytes.fromhex(self.train.key)))
+        self.train.require_marked(state)
 
 
 class Mixture(Joined):
@@ -214,6 +216,21 @@ class Mixture(Joined):
         part = int(np.searchsorted(self.first, places[0], side="right")) - 1
         assert self.first[part] <= places.min() <= places.max() < self.first[part + 1], "windows of two tasks"
         return part
+
+    def mark(self) -> dict[str, Tensor]:
+        """What a checkpoint holds to know these rows again."""
+        return {"rows": torch.tensor(list(bytes.fromhex(self.key)))}
+
+    def require_marked(self, state: dict[str, Tensor]) -> None:
+        """Refuse a checkpoint of other rows.
+
+        Raises:
+            InputError: another data set is not what it was.
+        """
+        if not torch.equal(state["rows"].cpu(), self.mark()["rows"]):
+            raise InputError(
+                "The data of another task has changed since the run began. Put the old data back, or start a new run."
+            )
 
     def _own(self, places: np.ndarray) -> tuple[Examples, np.ndarray]:
         """The set that these windows are of, and their places there."""
@@ -280,13 +297,3 @@ def other_task(source: str, target: Data) -> Data:
         number(int(seen.sum()), "row"), data.name,
     )  # fmt: skip
     return replace(data, splits=MappingProxyType({**data.splits, "train": rows.where(~seen)}), groups={})
-
-
-def _place(source: str) -> str:
-    """A source as a run file can keep it: the absolute path of what is on this machine, other names as they are."""
-    path = Path(source).expanduser()
-    if path.exists():
-        return str(path.resolve())
-    if source != "pydocs" and not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", source):  # it may be an id of the hub
-        raise ValueError(f"there is no file or folder {source!r}")
-    return source
