@@ -206,19 +206,26 @@ def taught(benchmark: Benchmark, name: str) -> dict[str, Any]:
 
 def exports(benchmark: Benchmark, name: str) -> dict[str, Any]:
     """In 8 bits, by predict.py; what they lose is lost of the whole's score in fp32."""
-    from graftwork.export import export
-
     found: dict[str, Any] = {}
     whole = teacher(benchmark, name)
     before = {"validation": whole.metrics["validation"]["accuracy"], "test": on_test(whole)["accuracy"]}
     for which, run in candidates(benchmark, name).items():
-        with tempfile.TemporaryDirectory() as made:
-            folder = Path(made) / "export"
-            done = export(run, "onnx", quantized=True, out=folder)
-            scores = {split: answered(run, split, folder)["accuracy"] for split in before}
+        folder = exported(benchmark, run, quantized=True)
+        scores = {split: answered(run, split, folder)["accuracy"] for split in before}
         lost = {f"{split}_lost": before[split] - scores[split] for split in before}
-        found[which] = lost | {"fp32": on_test(run)["accuracy"], "8 bits": scores["test"], "mb": done.mb}
+        mb = round((folder / "model.onnx").stat().st_size / 1e6, 1)
+        found[which] = lost | {"fp32": on_test(run)["accuracy"], "8 bits": scores["test"], "mb": mb}
     return found
+
+
+def exported(benchmark: Benchmark, run: Run, *, quantized: bool) -> Path:
+    """The folder of a run's export, made now where there is none."""
+    from graftwork.export import export
+
+    folder = benchmark.asked.runs / f"{run.path.name}-export{'-int8' * quantized}"
+    if not (folder / "gate.json").is_file():
+        export(run, "onnx", quantized=quantized, out=folder)
+    return folder
 
 
 def goals(benchmark: Benchmark, name: str) -> dict[str, Any]:
@@ -289,12 +296,11 @@ def standalone(benchmark: Benchmark, name: str) -> dict[str, Any]:
 # --- the parts that are about time ---
 
 
-def contenders(benchmark: Benchmark, name: str, folder: Path) -> dict[str, Callable[[list[str]], Any]]:
+def contenders(benchmark: Benchmark, name: str) -> dict[str, Callable[[list[str]], Any]]:
     """What is timed: the pipeline, the run, and its exports; each answers some texts."""
     import torch
     from transformers import BertForSequenceClassification, PreTrainedTokenizerFast, pipeline
 
-    from graftwork.export import export
     from graftwork.gate import Standalone
     from graftwork.model import TransferModel
 
@@ -308,9 +314,8 @@ def contenders(benchmark: Benchmark, name: str, folder: Path) -> dict[str, Calla
     for which, run in candidates(benchmark, name).items():
         found[which] = TransferModel.load(run.path / "model").predict
         for quantized in (False, True):
-            out = folder / f"{which}-{quantized}"
-            export(run, "onnx", quantized=quantized, out=out)
-            found[f"{which}, exported{' in 8 bits' * quantized}"] = _asked(Standalone(out))
+            script = Standalone(exported(benchmark, run, quantized=quantized))
+            found[f"{which}, exported{' in 8 bits' * quantized}"] = _asked(script)
     return found
 
 
@@ -341,16 +346,15 @@ def timed(benchmark: Benchmark, name: str, batch: int) -> dict[str, list[float]]
     """Seconds of each contender for so many texts, in turn."""
     rounds = 3 if benchmark.quick else ROUNDS if batch == 1 else ROUNDS // 10
     texts = texts_of(benchmark, name, TOKENS)
-    with tempfile.TemporaryDirectory() as folder:
-        asked = contenders(benchmark, name, Path(folder))
-        taken: dict[str, list[float]] = {which: [] for which in asked}
-        for number in range(-3, rounds):
-            some = [texts[(number * batch + i) % len(texts)] for i in range(batch)]
-            for which, ask in asked.items():
-                start = time.perf_counter()
-                ask(some)
-                if number >= 0:
-                    taken[which].append(time.perf_counter() - start)
+    asked = contenders(benchmark, name)
+    taken: dict[str, list[float]] = {which: [] for which in asked}
+    for number in range(-3, rounds):
+        some = [texts[(number * batch + i) % len(texts)] for i in range(batch)]
+        for which, ask in asked.items():
+            start = time.perf_counter()
+            ask(some)
+            if number >= 0:
+                taken[which].append(time.perf_counter() - start)
     return taken
 
 
