@@ -392,7 +392,6 @@ _TORCH = {
     "import onnxruntime\nfrom tokenizers": "import torch\nfrom tokenizers",
     """    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # who waits leaves the cores to others
     return onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
 """: """    return network
 """,

@@ -24,7 +24,6 @@ def opened(threads):
     """The network, on so many threads; 0 is one a core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # who waits leaves the cores to others
     return onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
@@ -60,11 +59,13 @@ def answer(found):
 
 def answers(texts):
     """The answer to each, in turn: as many at once as there are cores, each by itself and so as `outputs` has it."""
-    threads = 1 if len(texts) > 1 else 0
-    opened(threads)
+    if len(texts) == 1:
+        yield answer(outputs(texts[0]))
+        return
+    opened(1)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(texts), 1000):
-            yield from pool.map(lambda text: answer(outputs(text, threads)), texts[first : first + 1000])
+            yield from pool.map(lambda text: answer(outputs(text, threads=1)), texts[first : first + 1000])
 
 
 if __name__ == "__main__":
