@@ -57,6 +57,8 @@ GOALS = {
     ),
 }  # fmt: skip
 TOKENS, ROUNDS, THREADS = 32, 200, 2
+REST = 0.05
+"""Seconds before each answer, in which the threads of the contender before go to sleep: they spin at first."""
 
 
 # --- the runs ---
@@ -355,6 +357,7 @@ def timed(benchmark: Benchmark, name: str, batch: int) -> dict[str, list[float]]
     for number in range(-3, rounds):
         some = [texts[(number * batch + i) % len(texts)] for i in range(batch)]
         for which, ask in asked.items():
+            time.sleep(REST)
             start = time.perf_counter()
             ask(some)
             if number >= 0:
