@@ -57,8 +57,9 @@ GOALS = {
     ),
 }  # fmt: skip
 TOKENS, ROUNDS, THREADS = 32, 200, 2
-REST = 0.05
-"""Seconds before each answer, in which the threads of the contender before go to sleep: they spin at first."""
+REST, BLOCK = 0.2, 5
+"""Seconds before each block of answers by one contender: the threads of the one before spin for a while. The first two
+answers of a block do not count: threads have to wake."""
 
 
 # --- the runs ---
@@ -354,14 +355,16 @@ def timed(benchmark: Benchmark, name: str, batch: int) -> dict[str, list[float]]
     texts = texts_of(benchmark, name, TOKENS)
     asked = contenders(benchmark, name)
     taken: dict[str, list[float]] = {which: [] for which in asked}
-    for number in range(-3, rounds):
-        some = [texts[(number * batch + i) % len(texts)] for i in range(batch)]
+    for block in range(max(1, rounds // BLOCK)):
         for which, ask in asked.items():
             time.sleep(REST)
-            start = time.perf_counter()
-            ask(some)
-            if number >= 0:
-                taken[which].append(time.perf_counter() - start)
+            for number in range(-2, BLOCK):
+                first = (block * BLOCK + number) * batch
+                some = [texts[(first + i) % len(texts)] for i in range(batch)]
+                start = time.perf_counter()
+                ask(some)
+                if number >= 0:
+                    taken[which].append(time.perf_counter() - start)
     return taken
 
 
