@@ -12,7 +12,6 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -89,14 +88,10 @@ def faster_precision(device: str) -> Literal["fp32", "bf16"]:
     rows, inner, columns = (512, 384, 1536) if device == "cpu" else (4096, 4096, 4096)
     a, b = torch.ones(rows, inner, device=device), torch.ones(inner, columns, device=device)
     halves = a.bfloat16(), b.bfloat16()
-    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
     times: dict[str, list[float]] = {"fp32": [], "bf16": []}
     for _ in range(12):  # interleaved, so that a busy moment hits both
         for name, (left, right) in (("fp32", (a, b)), ("bf16", halves)):
-            start = time.perf_counter()
-            torch.matmul(left, right)
-            wait()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(_seconds_of_product(left, right))
     return "bf16" if statistics.median(times["bf16"]) * 1.3 < statistics.median(times["fp32"]) else "fp32"
 
 
@@ -105,14 +100,15 @@ def peak_flops(device: str, precision: str) -> float:
     """Operations a second of large matrix products here, at the best of several times: no network can do more."""
     size = 1024 if device == "cpu" else 8192
     a = torch.ones(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
-    times: list[float] = []
-    for _ in range(6):
-        start = time.perf_counter()
-        torch.matmul(a, a)
-        wait()
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+    return 2 * size**3 / min(_seconds_of_product(a, a) for _ in range(6))
+
+
+def _seconds_of_product(left: torch.Tensor, right: torch.Tensor) -> float:
+    start = time.perf_counter()
+    torch.matmul(left, right)
+    if left.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 class World:

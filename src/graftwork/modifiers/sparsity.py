@@ -71,6 +71,12 @@ class MovementPruning(Pruning):
         return _Moved(self, model, weights)
 
 
+def _matrices_among(weights: list[Tensor], model: TransferModel) -> list[Tensor]:
+    """Those of the weights that are the encoder's own matrices."""
+    of_layers = {id(weight) for weight in matrices(model.encoder)}
+    return [weight for weight in weights if id(weight) in of_layers]
+
+
 class _Smallest(Effect):
     """Attributes:
     pruned: the matrices, as they train.
@@ -79,9 +85,8 @@ class _Smallest(Effect):
     """
 
     def __init__(self, choice: Pruning, model: TransferModel, weights: list[Tensor]):
-        of_layers = {id(weight) for weight in matrices(model.encoder)}
         self.choice, self.trained = choice, weights
-        self.pruned = [weight for weight in weights if id(weight) in of_layers]
+        self.pruned = _matrices_among(weights, model)
         if not self.pruned:
             raise InputError(
                 f"Modifier {choice.name!r} acts on the encoder's own matrices, and none of them trains here. Choose a "
@@ -136,8 +141,7 @@ class _Moved(_Smallest):
     """
 
     def __init__(self, choice: Pruning, model: TransferModel, weights: list[Tensor]):
-        of_layers = {id(weight) for weight in matrices(model.encoder)}
-        pruned = [weight for weight in weights if id(weight) in of_layers]
+        pruned = _matrices_among(weights, model)
         self.whole = [weight.detach().clone() for weight in pruned]
         self.scores = [torch.zeros_like(weight) for weight in pruned]
         self.hooks = [weight.register_hook(partial(self._moved, place)) for place, weight in enumerate(pruned)]
