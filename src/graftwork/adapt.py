@@ -257,7 +257,7 @@ class _Adapting:
         if not pretrains and plain(stages) == list(stages):
             raise InputError(
                 f"{'+'.join(m.title for m in stages)} does nothing with the target. Take one that does: dann, coral, "
-                f"pseudo-labels, domain-stacking, METHOD:importance-sampling, or {PRETRAINING}."
+                f"pseudo-labels, domain-stacking, tsdae, METHOD:importance-sampling, or {PRETRAINING}."
             )
         return stages, pretrains
 

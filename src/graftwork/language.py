@@ -185,12 +185,13 @@ def save_language_model(model: TransferModel, folder: Path) -> None:
 
 def pieces_of(model: TransferModel) -> Pieces:
     """What a pretext must know of a model's vocabulary, on the model's device."""
-    modality, count = model.modality, len(model.task.labels)
+    modality, count = model.modality, int(model.encoder.config.vocab_size)  # type: ignore[union-attr]
     special, continues, closes = (torch.zeros(count, dtype=torch.bool) for _ in range(3))
     for number, token in modality.tokenizer.get_added_tokens_decoder().items():
         special[number] = token.special
     prefix = getattr(modality.tokenizer.model, "continuing_subword_prefix", None)
-    for number, name in enumerate(model.task.labels):
+    for number in range(count):
+        name = str(modality.tokenizer.id_to_token(number))
         # WordPiece marks what goes on, byte-level BPE and Unigram what begins
         continues[number] = name.startswith(prefix) if prefix else not name.startswith(("Ġ", "▁"))
         closes[number] = name.rstrip("\"'”’)").endswith((".", "!", "?", "。", "！", "？"))

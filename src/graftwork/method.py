@@ -65,6 +65,9 @@ class Method(Choice):
     """What is worth trying when hyper-parameters are chosen on validation: of a field a factor, the range being its
     default times and divided by it (logarithmic), or the values."""
 
+    adapts: ClassVar[bool] = False
+    """Whether a stage is there for the target's sake; what adapting is compared with goes without it."""
+
     gradient: ClassVar[bool] = True
     """Whether the loop has steps to take; a method without computes everything in `finish`."""
 

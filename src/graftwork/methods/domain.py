@@ -201,6 +201,7 @@ class PseudoLabels(DomainAdaptation):
     paper: ClassVar[str] = (
         "Pseudo-Label, Lee 2013, eq. 15, with one weight and a threshold; for adaptation: Zou et al. 2018, section 3"
     )
+    adapts: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"target", "pooled", "one-class"})
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "threshold": (0.7, 0.8, 0.9, 0.95)}
 
@@ -367,15 +368,14 @@ def plain(recipe: Sequence[Method]) -> list[Method]:
             stage = stage.model_copy(update={"modifiers": others})
         if isinstance(stage, Alignment):
             stage = stage.model_copy(update={"weight": 0.0})
-        if not isinstance(stage, PseudoLabels):
+        if not stage.adapts:
             found.append(stage)
-    return found or [_without_pseudo_labels(recipe[0])]
+    return found or [_of_source_alone(recipe[0])]
 
 
-def _without_pseudo_labels(stage: Method) -> Method:
-    """What learns from the source alone, in the same way: of what a stage trains, with its settings."""
-    assert isinstance(stage, PseudoLabels)
-    if stage.blocks == 0:
+def _of_source_alone(stage: Method) -> Method:
+    """What learns from the source's labels alone: of what a stage trains by its task's loss, with its settings."""
+    if not isinstance(stage, DomainAdaptation) or stage.blocks == 0:
         return LinearProbe()
     cls = FullFineTuning if stage.blocks is None else TopLayers
     return cls(**{name: getattr(stage, name) for name in stage.model_fields_set & cls.model_fields.keys()})
