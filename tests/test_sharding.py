@@ -14,11 +14,13 @@ from transformers import AutoModel
 
 from graftwork.choice import InputError
 from graftwork.fit import predict
+from graftwork.loop import train
+from graftwork.methods import GradualUnfreezing
 from graftwork.model import TransferModel
 from graftwork.plan import BYTES, advice, plan, where
 from graftwork.shapes import bytes_of
 from graftwork.tasks import Classification
-from graftwork.testing import tiny_model
+from graftwork.testing import learnable, tiny_model
 
 TEXTS = ["the old house", "we saw anna", "river " * 40]
 
@@ -162,6 +164,79 @@ def test_two_processes_hold_half_each_and_answer_the_same(model, tmp_path):
         told = np.load(tmp_path / f"{rank}.npz")
         assert 0.4 < told["held"] < 0.6
         np.testing.assert_array_equal(told["found"], told["whole"])
+
+
+SHARED = """
+import faulthandler, json, os, signal, sys
+import torch
+from graftwork import loop
+from graftwork.hardware import World
+from graftwork.model import TransferModel
+from graftwork.pretrain import pretrain, resume
+from graftwork.sharding import own, spread_blocks
+from graftwork.work import Interrupted
+
+faulthandler.dump_traceback_later(200, exit=True)  # a process that hangs says where
+loop._REPORT_SECONDS = -1.0
+model, corpus, out, shared = *sys.argv[1:4], sys.argv[4] == "shared"
+told = {}
+if shared:
+    blocks = TransferModel.load(model).encoder.encoder
+    before = [p.detach().clone() for p in blocks.parameters()]
+    with spread_blocks(blocks, World(torch.device("cpu"))):
+        told["held"] = sum(own(p).numel() for p in blocks.parameters()) / sum(b.numel() for b in before)
+    told["whole"] = all(torch.equal(a, b) for a, b in zip(blocks.parameters(), before))
+
+def stop_once(event):
+    if event["event"] == "step" and event["step"] == 3 and shared:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+hardware = {"device": "cpu", "precision": "fp32", "max_tokens": 64, "sharded": shared}
+try:
+    run = pretrain(
+        corpus, size="tiny", pieces=300, length=16, budget="6steps", batch_size=10, out=out, hardware=hardware,
+        on_event=stop_once,
+    )
+except Interrupted:
+    told["stopped"] = True
+    run = resume(out)
+told["loss"] = run.metrics["validation"]["loss"]
+told["losses"] = [e["loss"] for e in run.events() if e["event"] == "step"]
+open(f"{out}/told-{os.environ.get('RANK', '0')}.json", "w").write(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_blocks_learn_what_one_learns(model, tmp_path):
+    """Also when they were interrupted; and a batch may fall into a number of parts that the processes cannot halve."""
+    model.save(tmp_path / "model")
+    (tmp_path / "corpus").mkdir()
+    lines = [" ".join(row["text"] for row in rows) for rows in learnable("classification").values()]
+    (tmp_path / "corpus" / "train.txt").write_text(lines[0])
+    (tmp_path / "corpus" / "validation.txt").write_text(lines[1])
+    (tmp_path / "script.py").write_text(SHARED)
+    launch = {"one": [], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]}
+    for out, words in launch.items():
+        given = [tmp_path / "model", tmp_path / "corpus", tmp_path / out, "shared" if words else "alone"]
+        subprocess.run([sys.executable, *words, tmp_path / "script.py", *given], check=True, timeout=300)
+    one, first, second = (
+        json.loads((tmp_path / place).read_text())
+        for place in ("one/told-0.json", "two/told-0.json", "two/told-1.json")
+    )
+    for two in (first, second):
+        assert 0.45 < two["held"] < 0.55
+        assert two["whole"]
+        assert two["stopped"]
+        np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-5)
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+
+
+def test_a_method_that_changes_what_trains_is_not_shared(staged, monkeypatch):
+    work = staged(GradualUnfreezing())
+    monkeypatch.setattr(work.stage.world, "size", 2)
+    work.stage.hardware = work.stage.hardware.model_copy(update={"sharded": True})
+    with pytest.raises(InputError, match="gradual-unfreezing changes on its way what trains"):
+        train(work.model, work.train, work.validation, work.stage)
 
 
 def test_memory_and_processes_do_not_go_together(model, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from graftwork.run import atomic_path
+from graftwork.sharding import gathered, parted
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Progress:
 
 
 def save(
-    file: Path,
+    file: Path | None,
     progress: Progress,
     weights: list[nn.Parameter],
     optimizer: Optimizer,
@@ -58,7 +59,7 @@ def save(
     """Write all of it; the old checkpoint stays until the new one is on the disk.
 
     Args:
-        file: where.
+        file: where; None in a process that only hands over its shares of what is spread.
         progress: how far the stage has come.
         weights: what trains.
         optimizer: its state goes with each weight.
@@ -72,7 +73,10 @@ def save(
             tensors[f"optimizer.{i}.{name}"] = value
     tensors |= {f"best.{i}": value for i, value in enumerate(best)}
     tensors |= {f"more.{name}": value for name, value in more.items()}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    whole = ((name, gathered(value.detach())) for name, value in tensors.items())
+    tensors = {name: value.cpu().contiguous() for name, value in whole if file is not None}
+    if file is None:
+        return
     with atomic_path(file) as beside:
         save_file(tensors, beside, metadata={"progress": json.dumps(asdict(progress))})
 
@@ -103,11 +107,11 @@ def load(
             index, _, part = rest.partition(".")
             weight = weights[int(index)]
             if kind == "weight":
-                weight.copy_(value)
+                weight.copy_(parted(value, weight))
             elif kind == "best":
-                best[int(index)] = value.to(weight.device)
+                best[int(index)] = parted(value, weight)
             else:
-                optimizer.state[weight][part] = value if part == "step" else value.to(weight.device)
+                optimizer.state[weight][part] = value if part == "step" else parted(value, weight)
     return _read_progress(file), [best[i] for i in sorted(best)], more
 
 

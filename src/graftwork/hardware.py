@@ -38,6 +38,9 @@ class Hardware(BaseModel):
     """CPU threads; by default torch's own choice."""
     checkpoint_seconds: float = Field(default=60, ge=0)
     """Seconds between checkpoints of a run."""
+    sharded: bool = False
+    """Whether the processes that `torchrun` started share the weights of the blocks, their gradients and what the
+    optimizer remembers of them (FSDP2), or each holds them all."""
 
     @classmethod
     def of(cls, given: Hardware | dict[str, Any] | None) -> Hardware:

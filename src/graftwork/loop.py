@@ -22,6 +22,7 @@ from graftwork import checkpoint, layers
 from graftwork.attention import quick_attention
 from graftwork.budget import Budget
 from graftwork.checkpoint import Progress
+from graftwork.choice import InputError
 from graftwork.dropout import quick_dropout
 from graftwork.evaluate import outputs, quick_score
 from graftwork.examples import Batch, Examples, cut_by_tokens
@@ -31,6 +32,7 @@ from graftwork.method import GradientMethod, Method, ParamGroup
 from graftwork.model import TransferModel
 from graftwork.objective import Objective
 from graftwork.schedule import rate_factor
+from graftwork.sharding import is_share, own, spread_blocks, total_norm
 from graftwork.vocabulary import can_compact, compact
 
 OnEvent = Callable[..., None]
@@ -72,6 +74,11 @@ class Stage:
     """The learning rate's factor at a share of the budget; by default as the method's `schedule` says."""
     tell_every_step: bool = False
     """Whether there is a `step` event for each step, or one now and then."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds its share of the blocks alone."""
+        return self.hardware.sharded and self.world.size > 1
 
     def seed_of(self, *parts: int) -> tuple[int, ...]:
         """Of one random act: the run's seed, the stage, and what the act is about."""
@@ -117,6 +124,9 @@ def train(model: TransferModel, train: Examples, validation: Examples, stage: St
         remap = None
         if can_compact(model.encoder, model) and any(p.requires_grad for p in _table(model)):
             remap = stack.enter_context(compact(model.encoder, _used(train, validation)))
+        if stage.sharded:
+            _require_steadiness(method)
+            stack.enter_context(spread_blocks(model.encoder, stage.world))
         groups = method.param_groups(model)
         weights = [p for g in groups for p in g.parameters]
         _check_partition(model, weights)
@@ -178,7 +188,7 @@ class _Runner:
         self.stage, self.remap = stage, remap
         self.groups, self.weights, self.optimizer, self.objective = groups, weights, optimizer, objective
         self.method, self.world = stage.method, stage.world
-        self.fused = bool(optimizer.defaults.get("fused"))
+        self.fused = bool(optimizer.defaults.get("fused")) and not stage.sharded  # its kernel takes no scale of shares
         self.steps_per_epoch = objective.steps_per_epoch
         self.total_steps = stage.budget.steps(self.steps_per_epoch)
         self.best: list[Tensor] = []
@@ -292,11 +302,11 @@ class _Runner:
     def _clip(self) -> None:
         """Bring gradients that are longer than `clip` down to it."""
         gradients = [w.grad for w in self.weights if w.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = total_norm(gradients, self.world)
         if not self.fused:
-            torch.nn.utils.clip_grads_with_norm_(
-                [w for w in self.weights if w.grad is not None], self.method.clip, norm
-            )
+            factor = torch.clamp(self.method.clip / (norm + 1e-6), max=1.0)
+            for gradient in gradients:
+                own(gradient).mul_(factor)
             return
         # the fused kernel divides by this on its way: one pass over all gradients less
         self.optimizer.grad_scale = torch.clamp((norm + 1e-6) / self.method.clip, min=1.0)  # type: ignore[attr-defined]
@@ -325,12 +335,13 @@ class _Runner:
 
     def _add_up(self, loss: Tensor) -> None:
         """Sum over the processes; what has a gradient in none of them keeps none, and the optimizer leaves it alone."""
-        touched = torch.tensor([float(w.grad is not None) for w in self.weights], device=loss.device)
-        for weight in self.weights:
+        weights = [w for w in self.weights if not is_share(w)]  # the gradients of shares are summed on their way
+        touched = torch.tensor([float(w.grad is not None) for w in weights], device=loss.device)
+        for weight in weights:
             if weight.requires_grad and weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-        self.world.add_up([w.grad for w in self.weights if w.grad is not None] + [touched, loss])
-        for weight, some in zip(self.weights, touched.tolist(), strict=True):
+        self.world.add_up([w.grad for w in weights if w.grad is not None] + [touched, loss])
+        for weight, some in zip(weights, touched.tolist(), strict=True):
             if not some:
                 weight.grad = None
 
@@ -347,12 +358,15 @@ class _Runner:
             )
         total = self.train.weight(places)
         loss_sum = torch.zeros((), device=self.model.device)
-        for number, part in enumerate(parts):
-            longest = int(self.train.lengths[part].max())
-            self.progress.padded += longest * len(part)
+        shares = [self.train.weight(part) / max(total, 1) for part in parts]
+        for part in parts:
+            self.progress.padded += int(self.train.lengths[part].max()) * len(part)
             self.progress.tokens += int(self.train.lengths[part].sum())
-            share = self.train.weight(part) / max(total, 1)
-            if number % self.world.size != self.world.rank or share == 0:
+        if self.stage.sharded:  # every process computes equally often; what is over counts nothing
+            over = -len(parts) % self.world.size
+            parts, shares = parts + parts[:1] * over, shares + [0.0] * over
+        for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
+            if number % self.world.size != self.world.rank or (share == 0 and not self.stage.sharded):
                 continue
             torch.manual_seed(_mixed(self.stage.seed_of(step, number)))
             batch = self._batch(part)
@@ -464,12 +478,15 @@ class _Runner:
 
     def _save_if_due(self) -> None:
         stop = self.world.agree(self.stage.stop_requested())
-        if not stop and time.perf_counter() - self.saved < self.stage.hardware.checkpoint_seconds:
+        due = time.perf_counter() - self.saved >= self.stage.hardware.checkpoint_seconds
+        if not stop and not (self.world.agree(due) if self.stage.sharded else due):
             return
-        if self.world.leads:
+        if self.world.leads or self.stage.sharded:
             checkpoint.save(
-                self.stage.checkpoint, self.progress, self.weights, self.optimizer, self.best, self.objective.state()
-            )
+                self.stage.checkpoint if self.world.leads else None, self.progress, self.weights, self.optimizer,
+                self.best, self.objective.state(),
+            )  # fmt: skip
+        if self.world.leads:
             self.stage.on_event(event="checkpoint", step=self.progress.step)
         self.saved = time.perf_counter()
         if stop:
@@ -484,6 +501,19 @@ def _mixed(parts: tuple[int, ...]) -> int:
 def _used(*splits: Examples) -> np.ndarray:
     """The token ids of the splits, and the one that pads them."""
     return np.concatenate([np.flatnonzero(np.bincount(s.ids)) for s in splits] + [[splits[0].modality.pad_id]])
+
+
+def _require_steadiness(method: GradientMethod) -> None:
+    """Refuse to spread over processes what a method changes on its way.
+
+    Raises:
+        InputError: in a sentence.
+    """
+    if type(method).on_epoch is not Method.on_epoch or type(method).on_step is not Method.on_step:
+        raise InputError(
+            f"{method.title} changes on its way what trains, which processes that share the weights cannot follow. "
+            "Leave hardware.sharded out, or choose another method."
+        )
 
 
 def _table(model: TransferModel) -> list[torch.nn.Parameter]:

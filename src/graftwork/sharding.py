@@ -1,16 +1,18 @@
-"""A model in pieces: files of a bounded size, layers that wait on disk, weights spread over processes.
+"""A model in pieces: files of a bounded size, layers that wait on disk, weights spread over processes, in training too.
 
 Each changes where weights lie and not what is computed, so answers are the same.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,76 @@ def spread(model: nn.Module, encoder: nn.Module, device: torch.device) -> None:
             fully_shard(block, mesh=mesh)
     fully_shard(encoder, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+@contextmanager
+def spread_blocks(encoder: nn.Module, world: World) -> Iterator[None]:
+    """While open, each process holds its share of every block: of its weights, and so of all that is made of them.
+
+    A block's weights are gathered when it is computed, there and back; its gradients are added up over the processes,
+    and each keeps its share (FSDP2). What lies around the blocks is whole in every process. Afterwards the blocks are
+    whole again, unless something was raised.
+
+    Args:
+        encoder: the same in every process.
+        world: of them.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(next(encoder.parameters()).device.type, (world.size,))
+    whole = [(blocks, place, block) for _, blocks in stacks(encoder) for place, block in enumerate(blocks)]
+    for blocks, place, block in whole:
+        part = fully_shard(copy.deepcopy(block), mesh=mesh, reshard_after_forward=True)
+        part.set_gradient_divide_factor(1.0)  # each process holds its part of the loss, already weighted
+        part.set_force_sum_reduction_for_comms(True)  # a plain sum: gloo knows no other
+        blocks[place] = part  # type: ignore[assignment]
+        for parameter in block.parameters():
+            parameter.data = parameter.data.new_empty(0)
+    yield
+    for blocks, place, block in whole:
+        part = dict(blocks[place].named_parameters())
+        for name, parameter in block.named_parameters():
+            parameter.data = gathered(part[name].detach())
+        for own, other in zip(block.buffers(), blocks[place].buffers(), strict=True):
+            own.copy_(other)
+        blocks[place] = block
+
+
+def is_share(tensor: Tensor) -> bool:
+    """Whether it is this process's share of a tensor (a `DTensor`, whose module is slow to import)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def own(tensor: Any) -> Tensor:
+    """What this process holds of it."""
+    return tensor.to_local() if is_share(tensor) else tensor
+
+
+def gathered(tensor: Any) -> Tensor:
+    """The whole of it; of a share every process must ask for the whole."""
+    return tensor.full_tensor() if is_share(tensor) else tensor
+
+
+def parted(tensor: Tensor, like: Any) -> Tensor:
+    """A whole tensor on the device of `like`, or, where that is a share, such a share of it."""
+    tensor = tensor.to(like.device)
+    if not is_share(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements)
+
+
+def total_norm(tensors: Sequence[Tensor], world: World) -> Tensor:
+    """The norm of all tensors together, the other processes' shares too: a scalar."""
+    whole = nn.utils.get_total_norm([t for t in tensors if not is_share(t)])
+    shares = [own(t) for t in tensors if is_share(t)]
+    if not shares:
+        return whole
+    squared = nn.utils.get_total_norm(shares) ** 2
+    world.add_up([squared])
+    return (whole**2 + squared).sqrt()
 
 
 def processes() -> int:

@@ -53,6 +53,7 @@ def pretrain(
     max_tokens: typed.MaxTokens = None,
     threads: typed.Threads = None,
     checkpoint_seconds: typed.CheckpointSeconds = None,
+    sharded: typed.Sharded = None,
     as_json: typed.Json = False,
 ) -> None:
     """Learn a language model from plain text: a base for --model, with its tokenizer and its card."""
@@ -65,7 +66,7 @@ def pretrain(
     own |= {"sentences": "next"} if next_sentence else {}
     hardware = known(
         device=device, precision=precision, max_tokens=max_tokens, threads=threads,
-        checkpoint_seconds=checkpoint_seconds,
+        checkpoint_seconds=checkpoint_seconds, sharded=sharded,
     )  # fmt: skip
     with screen.progress() as meter:
         run = pretrain(
@@ -87,7 +88,7 @@ def show_pretrained(screen: Screen, run: Run) -> None:
     )
     if "relation_accuracy" in found:
         screen.say(
-            f"Whether two passages follow one another: {found['relation_accuracy']:.1%} told right, of chance 50%."
+            f"Whether two passages follow one another: {found['relation_accuracy']:.1%} told right, by chance 50%."
         )
     screen.say(f"Base: {run.path}   Fit a task on it: graft fit DATA --model {run.path}", "bold green")
     screen.answer(

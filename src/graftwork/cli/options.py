@@ -123,3 +123,9 @@ Precision = Annotated[str | None, typer.Option(help="auto, fp32 or bf16.", rich_
 MaxTokens = Annotated[int | None, typer.Option(help="Tokens computed at once.", rich_help_panel=MACHINE)]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.", rich_help_panel=MACHINE)]
 CheckpointSeconds = Annotated[float | None, typer.Option(help="Seconds between checkpoints.", rich_help_panel=MACHINE)]
+Sharded = Annotated[
+    bool | None,
+    typer.Option(
+        "--sharded", help="Let the processes of torchrun share the blocks' weights (FSDP2).", rich_help_panel=MACHINE
+    ),
+]

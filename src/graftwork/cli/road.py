@@ -153,6 +153,7 @@ def fit(
     max_tokens: typed.MaxTokens = None,
     threads: typed.Threads = None,
     checkpoint_seconds: typed.CheckpointSeconds = None,
+    sharded: typed.Sharded = None,
     as_json: typed.Json = False,
 ) -> None:
     """Fit a model to data, score it on the test split, and write a report. Ctrl-C saves; `graft resume` goes on."""
@@ -164,6 +165,7 @@ def fit(
         max_tokens=max_tokens,
         threads=threads,
         checkpoint_seconds=checkpoint_seconds,
+        sharded=sharded,
     )
     load = load_options(
         text=text, label=label, multi_label=multi_label, drop=drop, validation=validation, test=test, target=target,
