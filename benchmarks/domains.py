@@ -58,7 +58,7 @@ class Domains:
         self.benchmark, self.folder = benchmark, folder
         self.rows = 40 if benchmark.quick else ROWS
         self.steps = 2 if benchmark.quick else STEPS
-        self.hardware = benchmark.hardware | {"precision": "bf16"}
+        self.hardware = benchmark.hardware
 
     def measured(self, part: str) -> dict[str, Any]:
         """What a part comes to."""

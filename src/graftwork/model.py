@@ -371,12 +371,13 @@ class evaluating:  # noqa: N801  used like torch's own no_grad
         self.network = network
 
     def __enter__(self) -> None:
-        self.modes = {module: module.training for module in self.network.modules()}
-        self.network.eval()
+        self.training = [module for module in self.network.modules() if module.training]  # none, while serving
+        for module in self.training:
+            module.training = False
 
     def __exit__(self, *_: object) -> None:
-        for module, mode in self.modes.items():
-            module.training = mode
+        for module in self.training:
+            module.training = True
 
 
 def _enter_in_half(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
