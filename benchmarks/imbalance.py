@@ -14,7 +14,7 @@ from typing import Any
 
 from measure import Benchmark, interval, percent, table, workplace
 
-SEEDS = range(5)
+SEEDS = range(3)
 RATIO = 100
 PROBE = (
     "linear-probe", "linear-probe:class-weights", "linear-probe:over-sampling", "linear-probe:under-sampling",

@@ -24,7 +24,8 @@ from rich.console import Console
 
 from graftwork.choice import InputError
 from graftwork.cli import asked
-from graftwork.cli.screen import Meter, Screen
+from graftwork.cli.meter import Meter
+from graftwork.cli.screen import Screen
 from graftwork.run import Run
 
 VERBS = (
@@ -607,6 +608,35 @@ def test_a_terminal_of_80_columns_holds_the_bar_and_its_numbers():
         )
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "epoch 10.00  loss 0.250  validation 0.912  1310 rows/s  120 min left" in said
+
+
+def test_a_terminal_shows_how_a_race_stands_and_a_log_tells_each_run():
+    events = [
+        {"event": "race", "names": ["lora", "linear-probe", "bitfit"], "metric": "accuracy"},
+        {"event": "run", "name": "lora", "shots": None, "message": "Run 1/4: lora, seed 0"},
+        {"event": "result", "name": "lora", "score": 0.8, "seconds": 12.0, "message": "        accuracy 80.0 %"},
+        {"event": "run", "name": "linear-probe", "shots": None, "message": "Run 2/4: linear-probe"},
+        {"event": "result", "name": "linear-probe", "score": 0.9, "seconds": 2.0, "message": "        accuracy 90.0 %"},
+        {"event": "failed", "name": "bitfit", "message": "bitfit failed: the loss is nan"},
+        {"event": "run", "name": "lora", "shots": None, "message": "Run 4/4: lora, seed 1"},
+        {"event": "step", "epoch": 1.0, "loss": 0.25, "fraction": 0.5},
+    ]
+    terminal, log = (Console(file=io.StringIO(), force_terminal=live, width=90) for live in (True, False))
+    for console in (terminal, log):
+        with Meter(console) as meter:
+            for event in events:
+                meter(event)
+            console.print(meter)
+    shown, told = (console.file.getvalue() for console in (terminal, log))  # type: ignore[attr-defined]
+    assert told.splitlines()[:6] == [e["message"] for e in events[1:7]]
+    assert "seed 0" not in shown
+    assert "bitfit failed: the loss is nan" in shown
+    last = [" ".join(line.split()) for line in told.splitlines()[6:]]
+    assert last[:4] == [
+        "Run 4/4 accuracy, validation seeds a run took", "linear-probe 90.0% 1 2.0 s", "lora 80.0% 1 12 s running",
+        "bitfit failed",
+    ]  # fmt: skip
+    assert "epoch 1.00 loss 0.250" in " ".join(shown.split())
 
 
 @pytest.mark.slow

@@ -73,7 +73,8 @@ def test_every_run_saw_the_same_rows_budget_and_seeds(race):
 
 def test_every_run_is_told_with_its_score_as_soon_as_it_is_there(race):
     race(methods=[LinearProbe()], baselines=["majority"])
-    told = [e["message"] for e in race.events if e["event"] in ("run", "note") and "of this data" not in e["message"]]
+    told = [e["message"] for e in race.events if e["event"] in ("run", "result")]
+    assert [e["names"] for e in race.events if e["event"] == "race"] == [["majority", "linear-probe"]]
     first = told.index("Run 1/2: majority")
     assert told[first + 1].startswith("        accuracy ")
     assert "on validation, " in told[first + 1]

@@ -302,13 +302,14 @@ class _Race:
         if self.trials:
             self.entrants = [self._tuned(entrant) for entrant in self.entrants]
         planned = [(r, e, s) for r in self.rounds for s in self.seeds for e in self.entrants if s in self._seeds(e)]
+        self._tell(event="race", names=[entrant.name for entrant in self.entrants], metric=self.task.selection)
         for number, (part, entrant, seed) in enumerate(planned):
             if entrant.name in self.failed:
                 continue
             self._say(number, len(planned), part, entrant, seed)
             try:
                 self._fitted(part, entrant, seed, doctor.findings)
-                self._report(self._run(part, entrant, seed))
+                self._report(entrant, self._run(part, entrant, seed))
             except Interrupted as stopped:
                 message = (
                     f"The race was stopped in run {number + 1} of {len(planned)}. The same command goes on with it."
@@ -316,6 +317,8 @@ class _Race:
                 raise Interrupted(message) from stopped
             except (RuntimeError, MemoryError) as error:  # one method that diverges does not end the race
                 self.failed[entrant.name] = plain_cause(error)
+                message = f"        {entrant.name} failed: {self.failed[entrant.name]}"
+                self._tell(event="failed", name=entrant.name, message=message)
         self.entrants = [e for e in self.entrants if e.name not in self.failed]
         if not self.entrants:
             raise RuntimeError(f"Every method failed. The first: {next(iter(self.failed.values()))}")
@@ -516,14 +519,14 @@ class _Race:
         if event["event"] != "stage" and event.get("message") not in self.said:
             self._tell(**event)
 
-    def _report(self, run: Run) -> None:
+    def _report(self, entrant: Entrant, run: Run) -> None:
         """What a run came to, as soon as it is there: a race is long."""
         score, seconds = run.metrics["validation"][self.task.selection], run.cost.get("seconds") or 0.0
         name = METRICS[self.task.selection][0]
         self._tell(
-            event="note",
+            event="result", name=entrant.name, score=score, seconds=seconds,
             message=f"        {name} {figure(self.task.selection, score)} on validation, {duration(seconds)}",
-        )
+        )  # fmt: skip
 
     def _tell(self, **event: Any) -> None:
         if self.told:
@@ -532,7 +535,9 @@ class _Race:
     def _say(self, number: int, count: int, part: _Round, entrant: Entrant, seed: int) -> None:
         few = f", {part.shots} shots" if part.shots else ""
         message = f"Run {number + 1}/{count}: {entrant.name}{few}" + (f", seed {seed}" if entrant.random else "")
-        self._tell(event="run", number=number, count=count, message=message)
+        self._tell(
+            event="run", number=number, count=count, name=entrant.name, shots=part.shots, seed=seed, message=message
+        )
 
 
 def _of_tuning(tuned: Mapping[str, Tuned]) -> list[str]:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from graftwork.cli.meter import SCORES, Meter
 from graftwork.report.wording import METRICS, duration, figure
 from graftwork.run import as_json
 
 if TYPE_CHECKING:
     from graftwork.run import Run
 
-# A bar is redrawn; a log gets a line this often.
-SECONDS_BETWEEN_LINES = 10
-SCORES = ("accuracy", "f1", "micro_f1", "macro_f1")
 STYLES = {"error": "bold red", "warning": "yellow", "note": "blue", "done": "green", "failed": "bold red"}
 CLASSES_IN_LEDGER = 5
 # Where there is no terminal to fit, a table is as wide as it likes.
@@ -372,74 +367,8 @@ class Screen:
             print(as_json(values))  # noqa: T201
 
     def progress(self) -> Meter:
-        """A meter for a fit's events, on stderr."""
+        """A meter for the events of a fit or a race, on stderr."""
         return Meter(_Console(stderr=True, highlight=False), self._inferred)
-
-
-class Meter:
-    """Shows the events of a fit: a bar on a terminal, a line now and then in a log.
-
-    It is used as a context manager, and is itself the `on_event` that `fit` takes.
-    """
-
-    def __init__(self, console: Console, said_before: Collection[str] = ()):
-        self._console, self._said_before = console, said_before
-        self._latest: dict[str, Any] = {}
-        self._score: float | None = None
-        self._said_at = time.monotonic()
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        if console.is_terminal:
-            columns = (BarColumn(8), TaskProgressColumn(), TextColumn("{task.fields[said]}"))
-            self._bar = Progress(*columns, console=console, transient=True)
-
-    def __enter__(self) -> Meter:
-        if self._bar:
-            self._bar.start()
-            self._task = self._bar.add_task("fitting", total=1.0, said="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Take in one event."""
-        if event["event"] == "run":  # of a race
-            self._latest, self._score = {}, None
-        if event["event"] == "step":
-            self._latest = dict(event)
-        elif event["event"] == "evaluation":
-            self._score = next((event[name] for name in SCORES if event.get(name) is not None), None)
-        elif event.get("message") and event["message"] not in self._said_before:
-            self._console.print(event["message"], markup=False, soft_wrap=True)
-        self._draw()
-
-    def _draw(self) -> None:
-        if self._bar:
-            self._bar.update(self._task, completed=self._latest.get("fraction") or 0, said=self._line())
-        elif self._latest and time.monotonic() - self._said_at >= SECONDS_BETWEEN_LINES:
-            self._said_at = time.monotonic()
-            self._console.print(
-                f"{self._latest.get('fraction') or 0:.0%}  {self._line()}", markup=False, soft_wrap=True
-            )
-
-    def _line(self) -> str:
-        """At most 64 characters, so that it and the bar fit on a terminal of 80."""
-        event = self._latest
-        left, reads = event.get("seconds_left"), "tokens_per_second" in event
-        pace = f"{event['tokens_per_second'] / 1000:.1f}k tok/s MFU {event['utilisation']:.0%}" if reads else (
-            f"{event['examples_per_second']:.0f} rows/s" if event.get("examples_per_second") else "")  # fmt: skip
-        parts = (
-            f"epoch {event['epoch']:.2f}" if "epoch" in event and not reads else "",
-            f"loss {event['loss']:.3f}" if event.get("loss") is not None else "",
-            f"validation {self._score:.3f}" if self._score is not None else "",
-            pace,
-            "" if left is None else f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left",
-        )
-        return "  ".join(part for part in parts if part)
 
 
 def _line(entry: Mapping[str, Any]) -> tuple[str | None, ...]:
