@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from graftwork.fill import fill
 from graftwork.generate import generate
 from graftwork.language import kind_of, language_model, opened, pieces_of, save_language_model
 from graftwork.methods.pretraining import Pretraining, answered
+from graftwork.model import TransferModel
 from graftwork.models import LANGUAGE_MODELS, resolve
 from graftwork.perplexity import perplexity
-from graftwork.pretext import Pieces, chosen, groups_of, passages
+from graftwork.pretext import Pieces, Posed, chosen, groups_of, passages
 from graftwork.pretexts.causal import Causal
 from graftwork.pretexts.denoising import Denoising, runs, shuffled
 from graftwork.pretexts.masked import Masked
@@ -143,16 +145,22 @@ def test_the_loss_is_that_of_transformers(architecture: str, pretext: Any, tmp_p
     folder = tiny_model(tmp_path / architecture, architecture, language_model=True)
     auto = getattr(transformers, LANGUAGE_MODELS[pretext.kind])
     whole = auto.from_pretrained(folder).eval()
-    model = language_model(folder, pretext.kind).eval()
+    compared(
+        language_model(folder, pretext.kind), whole, pretext,
+        lambda ids, posed: ids if pretext.name == "causal" else ids.masked_fill(~posed.asked, -100),
+    )  # fmt: skip
+
+
+def compared(model: TransferModel, whole: Any, pretext: Any, labels: Callable[[torch.Tensor, Posed], torch.Tensor]):
+    """Our loss is that of the network which `transformers` reads, given these labels for ids and what is asked."""
+    pieces = pieces_of(model.eval())
     torch.manual_seed(0)
-    pieces = pieces_of(model)
     ids = torch.randint(8, pieces.count, (6, 12))
     torch.manual_seed(1)
     posed = pretext.posed(ids, pieces)
     torch.manual_seed(1)
     found = answered(model, pretext, ids, pieces)
-    labels = ids if pretext.name == "causal" else ids.masked_fill(~posed.asked, -100)
-    theirs = whole(**posed.inputs, labels=labels).loss
+    theirs = whole(**posed.inputs, labels=labels(ids, posed)).loss
     assert F.cross_entropy(found.logits, found.answers).item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
@@ -163,15 +171,7 @@ def test_a_base_is_made_and_the_loss_is_that_of_transformers(pretext: Any, corpu
     assert losses[-1] < losses[0] / 2
     assert kind_of(run.path / "model") == pretext.kind
     whole = getattr(transformers, LANGUAGE_MODELS[pretext.kind]).from_pretrained(run.path / "model").eval()
-    model = opened(run.path, pretext.kind).eval()
-    pieces = pieces_of(model)
-    ids = torch.randint(8, pieces.count, (6, 12))
-    torch.manual_seed(1)
-    posed = pretext.posed(ids, pieces)
-    torch.manual_seed(1)
-    found = answered(model, pretext, ids, pieces)
-    theirs = whole(**posed.inputs, labels=posed.answers.view(len(ids), -1)).loss
-    assert F.cross_entropy(found.logits, found.answers).item() == pytest.approx(theirs.item(), rel=1e-5)
+    compared(opened(run.path, pretext.kind), whole, pretext, lambda ids, posed: posed.answers.view(len(ids), -1))
     for asks, kind in ((fill, "masked"), (generate, "causal")):
         with pytest.raises(InputError, match=f"not a {kind} language model; it is a base to fit a task on"):
             asks(["the [MASK]"], model=run.path)
@@ -180,7 +180,10 @@ def test_a_base_is_made_and_the_loss_is_that_of_transformers(pretext: Any, corpu
 
 def test_an_objective_that_does_not_suit_the_model_is_refused(corpus: Path, tmp_path: Path):
     writes = tiny_model(tmp_path / "gpt2", "gpt2", language_model=True)
-    for objective, says in (("permuted", "from left to right"), ("denoising", "cannot be loaded as a language model")):
+    for objective, says in (
+        ("permuted", "from left to right"),
+        ("denoising", "as a sequence-to-sequence language model"),
+    ):
         with pytest.raises(InputError, match=says):
             pretrain(corpus, objective=objective, model=writes, budget="1steps", out=tmp_path / objective, **SETTINGS)
 

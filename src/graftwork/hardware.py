@@ -109,8 +109,8 @@ def peak_flops(device: str, precision: str) -> float:
 def _seconds_of_product(left: torch.Tensor, right: torch.Tensor) -> float:
     start = time.perf_counter()
     torch.matmul(left, right)
-    if left.device.type == "cuda":
-        torch.cuda.synchronize()
+    if left.device.type != "cpu":
+        torch.accelerator.synchronize()
     return time.perf_counter() - start
 
 

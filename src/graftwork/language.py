@@ -17,7 +17,7 @@ from graftwork.choice import InputError
 from graftwork.head import Head, HeadNetwork
 from graftwork.modalities.text import Text
 from graftwork.model import TransferModel, without_pooler
-from graftwork.models import LANGUAGE_MODELS, load_network, quiet, resolve
+from graftwork.models import LANGUAGE_MODELS, load_language_model, quiet, resolve
 from graftwork.pretext import Pieces
 from graftwork.task import Task
 
@@ -100,15 +100,10 @@ def language_model(folder: Path, kind: str) -> TransferModel:
     Raises:
         InputError: the architecture has no such language model.
     """
-    network, loaded = load_network(getattr(transformers, LANGUAGE_MODELS[kind]), folder, how=" as a language model")
+    network, whole = load_language_model(folder, kind, remedy="Choose another objective.", headless=True)
     if network.base_model is network:
         raise InputError(
             f"The {network.config.model_type} in {str(folder)!r} has no body apart from its head. Use BART."
-        )
-    if kind in ("causal", "permuted") and (kind == "permuted") != (network.config.model_type == "xlnet"):
-        reads = "from left to right" if kind == "permuted" else "in any order"
-        raise InputError(
-            f"The model in {str(folder)!r} reads {reads}, so it cannot be {kind}. Choose another objective."
         )
     modality = Text.from_folder(folder)
     body = without_pooler(network.base_model)
@@ -116,7 +111,7 @@ def language_model(folder: Path, kind: str) -> TransferModel:
     model = TransferModel(body, modality, Language(labels=tuple(names)), head=LanguageHead())
     assert isinstance(model.head, LanguageNetwork)
     model.head.take(network)
-    model.head.fresh = bool(loaded["missing_keys"])
+    model.head.fresh = not whole
     return model
 
 

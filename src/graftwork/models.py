@@ -134,30 +134,33 @@ LANGUAGE_MODELS = {
 """The Auto class of `transformers` for each kind of language model."""
 
 
-def load_language_model(folder: Path, kind: str, *, remedy: str) -> Any:
-    """The network of a folder with its language-model head, in fp32.
+def load_language_model(folder: Path, kind: str, *, remedy: str, headless: bool = False) -> tuple[Any, bool]:
+    """The network of a folder with its language-model head, in fp32; and whether that head was there.
 
     Args:
         folder: what `resolve` gave.
         kind: one of `LANGUAGE_MODELS`.
-        remedy: what to do where there is no such head: a sentence.
+        remedy: what to do where there is no such language model: a sentence.
+        headless: whether a body without its head will do; the head is then made up.
 
     Raises:
-        InputError: it has none, or what `load_network` raises.
+        InputError: it has no head, it reads in another order, or what `load_network` raises.
     """
     import transformers
 
-    if kind == "causal" and read_json(folder / "config.json").get("model_type") == "xlnet":
-        raise InputError(f"The model in {str(folder)!r} reads a text in any order, and does not write on. {remedy}")
+    permuted = read_json(folder / "config.json").get("model_type") == "xlnet"  # of one Auto class with causal ones
+    if kind in ("causal", "permuted") and permuted != (kind == "permuted"):
+        reads = "in any order" if permuted else "from left to right"
+        raise InputError(f"The model in {str(folder)!r} reads a text {reads}, so it cannot be {kind}. {remedy}")
     network, said = load_network(
         getattr(transformers, LANGUAGE_MODELS[kind]), folder, how=f" as a {kind} language model"
     )
-    if said["missing_keys"]:
+    if said["missing_keys"] and not headless:
         raise InputError(
             f"The model in {str(folder)!r} has no {kind} language-model head (it lacks {min(said['missing_keys'])}). "
             f"{remedy}"
         )
-    return network
+    return network, not said["missing_keys"]
 
 
 def load_network(auto: Any, folder: Path, *, how: str = "", **options: Any) -> tuple[Any, dict[str, Any]]:

@@ -226,17 +226,20 @@ class _Pretraining(Work):
         return tokens_per_second * self.token_flops / self.peak / self.world.size
 
     def _tell_repeats(self) -> None:
-        repeated = self.corpus.repeated
-        self.run.update(data=self.run.data | {"passages": len(repeated), "left_out": int(repeated.sum())})
-        self._note(f"{repeated.sum():,} of {len(repeated):,} passages nearly repeat an earlier one and are left out.")
+        if "left_out" not in self.run.data:  # a resumed run knows already
+            repeated = self.corpus.repeated
+            self.run.update(data=self.run.data | {"passages": len(repeated), "left_out": int(repeated.sum())})
+        passages, left_out = self.run.data["passages"], self.run.data["left_out"]
+        self._note(f"{left_out:,} of {passages:,} passages nearly repeat an earlier one and are left out.")
 
     def _write_down_start(self, precision: str) -> None:
         from graftwork import checkpoint
 
         self.checkpoint.parent.mkdir(exist_ok=True)
         self.run.truncate_log(checkpoint.step_of(self.checkpoint))
+        corpus = {"fingerprint": self.corpus.fingerprint, "files": [file.name for file in self.corpus.files]}
         self.run.update(
-            data={"fingerprint": self.corpus.fingerprint, "files": [file.name for file in self.corpus.files]},
+            data=self.run.data | corpus,
             happened={
                 "precision": precision, "processes": self.world.size, "device": str(self.hardware.torch_device())
             },
