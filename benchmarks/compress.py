@@ -12,9 +12,9 @@ The parts, each of BANKING77 and of sentence_polarity:
     throughput  texts a second, 32 at a time, likewise
     rows        texts a second of the data's own rows as they come, 32 at a time, likewise: their lengths differ
 
-The first five are about answers and can run beside other work; the last three need a quiet machine, and the runs that the
-first made. The fine-tuned runs are made once, with `fit`'s defaults on BANKING77 and in two epochs on the other, and
-are kept in --runs. Recipes and goals are judged on validation; test is read once for each row of the table.
+The first five are about answers and can run beside other work; the last three need a quiet machine, and the runs that
+the first made. The fine-tuned runs are made once, with `fit`'s defaults on BANKING77 and in two epochs on the other,
+and are kept in --runs. Recipes and goals are judged on validation; test is read once for each row of the table.
 
 The pipeline's network is BertForSequenceClassification on the same encoder with a fresh head: as much to compute, and
 nobody looks at its answers. Exports answer by the functions of their predict.py, each text by itself.

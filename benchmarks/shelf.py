@@ -77,7 +77,9 @@ def exported(benchmark: Benchmark, method: str) -> dict[str, Any]:
     from graftwork.fit import fit
     from graftwork.method import recipe_of
 
-    data = small(Data.load(benchmark.source("sentence_polarity"), shots=10), VALIDATION_ROWS)  # as many as an episode takes
+    data = small(
+        Data.load(benchmark.source("sentence_polarity"), shots=10), VALIDATION_ROWS
+    )  # as many as an episode takes
     budget = "5steps" if any(stage.gradient for stage in recipe_of(_spec(method))) else None
     with workplace() as folder:
         saved = Data.load(data.save(folder / "data"))  # export reads the rows again
