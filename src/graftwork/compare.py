@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graftwork import significance
+from graftwork import cluster, significance
 from graftwork.baseline import Baseline, Rows
 from graftwork.baselines import Majority  # noqa: F401  puts every baseline on its shelf
 from graftwork.budget import Budget
 from graftwork.check import check
-from graftwork.choice import InputError, names, parse
+from graftwork.choice import InputError, names, parse, suggest
+from graftwork.cluster import Job
 from graftwork.evaluate import evidence_of_runs, record, scored
 from graftwork.examples import tokenised
 from graftwork.features import embeddings
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 OnEvent = Callable[[dict[str, Any]], None]
 
 FORMAT = 1
+ENGINES = ("here", "ray")
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def compare(
     budget: str | Budget | None = None,
     shots: Sequence[int] = (),
     trials: int = 0,
+    engine: str = "here",
     out: str | Path | None = None,
     hardware: Hardware | dict[str, Any] | None = None,
     on_event: OnEvent | None = None,
@@ -200,6 +203,8 @@ def compare(
             and test splits stay whole.
         trials: hyper-parameters of each method that takes steps are first chosen on validation in so many trials, each
             with a run's budget; 0 for each method's defaults. Needs the extra `tune`.
+        engine: where runs with steps are fitted: `here`, one after another, or `ray`: on the workers of the Ray cluster
+            at `$RAY_ADDRESS`, or of one that is started on this machine. Needs the extra `ray`.
         out: the comparison's folder; by default comparisons/DATA.
         hardware: device, precision, batch split; does not change results.
         on_event: is told what happens, as it happens.
@@ -226,7 +231,11 @@ def compare(
         raise InputError(f"trials must be a number from 0 on; got {trials}.")
     if trials:
         require_optuna()
-    return _Race(path, rounds, entrants, which, machine, on_event, trials).run()
+    if engine not in ENGINES:
+        raise InputError(f"Unknown engine {engine!r}. {suggest(engine, ENGINES)}")
+    if engine == "ray":
+        cluster.require_ray()
+    return _Race(path, rounds, entrants, which, machine, on_event, trials, engine).run()
 
 
 @dataclass(frozen=True)
@@ -276,7 +285,9 @@ class _Race:
         hardware: Hardware,
         on_event: OnEvent | None,
         trials: int,
+        engine: str,
     ):
+        self.engine = engine
         self.path, self.rounds, self.entrants, self.trials = path, rounds, entrants, trials
         self.seeds, self.hardware, self.told = seeds, hardware, on_event
         self.data = rounds[-1].data
@@ -303,6 +314,8 @@ class _Race:
             self.entrants = [self._tuned(entrant) for entrant in self.entrants]
         planned = [(r, e, s) for r in self.rounds for s in self.seeds for e in self.entrants if s in self._seeds(e)]
         self._tell(event="race", names=[entrant.name for entrant in self.entrants], metric=self.task.selection)
+        if self.engine == "ray":
+            self._fit_elsewhere(planned, doctor.findings)
         for number, (part, entrant, seed) in enumerate(planned):
             if entrant.name in self.failed:
                 continue
@@ -316,9 +329,7 @@ class _Race:
                 )
                 raise Interrupted(message) from stopped
             except (RuntimeError, MemoryError) as error:  # one method that diverges does not end the race
-                self.failed[entrant.name] = plain_cause(error)
-                message = f"        {entrant.name} failed: {self.failed[entrant.name]}"
-                self._tell(event="failed", name=entrant.name, message=message)
+                self._drop(entrant, plain_cause(error))
         self.entrants = [e for e in self.entrants if e.name not in self.failed]
         if not self.entrants:
             raise RuntimeError(f"Every method failed. The first: {next(iter(self.failed.values()))}")
@@ -381,17 +392,43 @@ class _Race:
     def _fitted(self, part: _Round, entrant: Entrant, seed: int, doctor: Sequence[Finding]) -> None:
         """See that the run is there and done."""
         path = self._place(part, entrant, seed)
-        if is_run(path):
-            run = Run.open(path)
-            if run.state == "done":
-                return
-            if entrant.recipe and (path / "checkpoint" / "latest.safetensors").exists():
-                resume(run, on_event=self._hear)
-                return
+        if self._is_done(path):
+            return
+        if is_run(path) and entrant.recipe and (path / "checkpoint" / "latest.safetensors").exists():
+            resume(Run.open(path), on_event=self._hear)
+            return
         if entrant.recipe:
             start(self._request(part, entrant, seed), part.data, path, doctor, force=True, on_event=self._hear)
         else:
             self._guessed(part, entrant, path)
+
+    def _fit_elsewhere(self, planned: Sequence[tuple[_Round, Entrant, int]], doctor: Sequence[Finding]) -> None:
+        """The runs that are missing, on a cluster; what has no steps, or cannot be sent, is left to this process."""
+        missing = [
+            (part, entrant, seed) for part, entrant, seed in planned
+            if entrant.random and not self._is_done(self._place(part, entrant, seed))
+        ]  # fmt: skip
+        jobs = [Job(self._request(p, e, s), p.data, self._place(p, e, s)) for p, e, s in missing]
+        if jobs:
+            self._tell(event="note", message=f"{len(jobs)} runs are sent to the cluster.")
+        try:
+            for number, fault in cluster.fitted(jobs, doctor) if jobs else ():
+                _, entrant, seed = missing[number]
+                if fault:
+                    self._drop(entrant, fault)
+                else:
+                    self._tell(event="note", message=f"{entrant.name}, seed {seed}, is back.")
+        except KeyboardInterrupt as stopped:
+            raise Interrupted("The race was stopped. Runs that came back stay; the same command goes on.") from stopped
+
+    def _is_done(self, path: Path) -> bool:
+        return is_run(path) and Run.open(path).state == "done"
+
+    def _drop(self, entrant: Entrant, cause: str) -> None:
+        """A method that failed is out of the race."""
+        if entrant.name not in self.failed:
+            self.failed[entrant.name] = cause
+            self._tell(event="failed", name=entrant.name, message=f"        {entrant.name} failed: {cause}")
 
     def _guessed(self, part: _Round, entrant: Entrant, path: Path) -> None:
         """A baseline's run, on validation."""
@@ -477,7 +514,7 @@ class _Race:
             "curve": curve, "prospects": prospects(curve, entries),
             "findings": [f.as_dict() for f in findings(entries, runs, evidence, self.task, self._cut(entries, runs))],
             "suspects": suspects(entries, runs),
-            "differs": [*_differs(self.entrants), *_of_tuning(self.tuned)], "failed": self.failed,
+            "differs": [*_differs(self.entrants, self.engine), *_of_tuning(self.tuned)], "failed": self.failed,
             "tuned": {name: asdict(found) for name, found in self.tuned.items()},
             "environment": next(iter(runs.values()))[0].environment,
         }  # fmt: skip
@@ -580,7 +617,7 @@ def _cost(runs: Sequence[Run]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _differs(entrants: Sequence[Entrant]) -> list[str]:
+def _differs(entrants: Sequence[Entrant], engine: str) -> list[str]:
     """What is not the same for all, in sentences."""
     methods = [m for e in entrants for m in e.recipe if m.gradient]
     told = []
@@ -591,4 +628,6 @@ def _differs(entrants: Sequence[Entrant]) -> list[str]:
     once = [e.name for e in entrants if not e.random]
     if once:
         told.append(f"Run once, because no seed changes them: {', '.join(once)}.")
+    if engine == "ray":
+        told.append("Runs shared the machines of a cluster with each other: their times are rough.")
     return told

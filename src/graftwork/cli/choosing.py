@@ -19,6 +19,7 @@ def compare(
     budget: typed.Budget = None,
     shots: typed.Curve = None,
     trials: typed.Trials = 0,
+    engine: typed.Engine = None,
     out: typed.ComparisonOut = None,
     task: typed.Task = None,
     text: typed.Text = None,
@@ -49,7 +50,7 @@ def compare(
     with screen.progress() as meter:
         found = compare(
             {"source": data, **load},
-            **known(methods=recipes(methods), models=words(models), budget=budget, out=out),
+            **known(methods=recipes(methods), models=words(models), budget=budget, out=out, engine=engine),
             baselines=None if baselines is None else [word for word in words(baselines) if word != "none"],
             seeds=seeds,
             shots=whole_numbers("--shots", shots),

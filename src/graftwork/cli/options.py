@@ -57,6 +57,7 @@ Steps = Annotated[int, typer.Option(min=20, help="Steps of the test, each at a h
 Trials = Annotated[
     int, typer.Option(min=0, help="Choose each method's hyper-parameters on validation in so many trials first.")
 ]
+Engine = Annotated[str | None, typer.Option(help="here (the default), or ray: on a Ray cluster, that of $RAY_ADDRESS.")]
 ComparisonOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="The comparison's folder; by default comparisons/DATA.")
 ]
