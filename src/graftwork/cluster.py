@@ -59,7 +59,7 @@ def fitted(jobs: Sequence[Job], findings: Sequence[Finding]) -> Iterator[tuple[i
     Yields:
         The job's number, and what went wrong, or None. The folder of a run that went well is at its place.
     """
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]  too large for the test extra
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
