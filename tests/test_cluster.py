@@ -20,12 +20,12 @@ def race(tiny, sources, tmp_path, monkeypatch):
     """A small race with an engine; its events stand in `race.events`."""
     monkeypatch.setenv("GRAFTWORK_CACHE", str(tmp_path / "cache"))
 
-    def run(engine: str, out: str = "race", **asked):
+    def run(engine: str, out: str = "race"):
         run.events = []
         return compare(
             sources["classification"], models=[tiny], methods=["top-layers", "full-fine-tuning"],
             baselines=["majority"], seeds=2, budget="6steps", engine=engine, out=tmp_path / out,
-            hardware={"device": "cpu", "precision": "fp32", "threads": 1}, on_event=run.events.append, **asked,
+            hardware={"device": "cpu", "precision": "fp32", "threads": 1}, on_event=run.events.append,
         )  # fmt: skip
 
     return run

@@ -27,7 +27,7 @@ from graftwork.examples import Examples, tokenised
 from graftwork.export import ExportFailed, export
 from graftwork.gate import Standalone
 from graftwork.hardware import Hardware, World, peak_memory_mb, reset_peak_memory
-from graftwork.latency import latency, waited
+from graftwork.latency import latency, waited_beside
 from graftwork.loop import Stage, train
 from graftwork.method import GradientMethod, recipe_of
 from graftwork.methods.distillation import Distillation
@@ -194,7 +194,7 @@ class Compression:
         evidence = self._evidence(model, answers)
         steps = (*point.steps, step)
         measured = self._measured(step.title, steps, evidence, self.original.evidence, {
-            "mb": saved_mb(model), "latency": latency(model, self._inputs), "head": head, "notes": notes,
+            "mb": saved_mb(model), "latency": self._waited(model.predict), "head": head, "notes": notes,
             "seconds": round(time.perf_counter() - began, 1), "parameters": _count(model),
         })  # fmt: skip
         return Point(model, steps, answers, targets, evidence, measured)
@@ -216,7 +216,7 @@ class Compression:
                 return str(error)
             written = Standalone(out)
             answers = [written.outputs(each) for each in self._inputs] if quantized else point.answers
-            waits = waited(lambda some: list(written.answers(some)), self._inputs)
+            waits = self._waited(lambda some: list(written.answers(some)))
             size = _folder_mb(out)
         evidence = self._evidence(point.model, answers)
         step = exported_as(quantized)
@@ -296,6 +296,10 @@ class Compression:
     @cached_property
     def _inputs(self) -> list[Any]:
         return list(self.data["validation"].inputs())
+
+    def _waited(self, ask: Callable[[list[Any]], Any]) -> dict[str, float]:
+        """How long answers take, measured in turn with the original's."""
+        return waited_beside(ask, self.model.predict, self.original.measured.latency, self._inputs)
 
     def _evidence(self, model: TransferModel, answers: Sequence[np.ndarray]) -> Evidence:
         """What these answers say of each validation row."""
