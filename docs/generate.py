@@ -139,7 +139,8 @@ def results(language: str) -> Iterator[tuple[str, str, str]]:
         ("probe", _probe), ("full", _full), ("tasks", _tasks), ("speed", _speed), ("resume", _resume),
         ("memory", _memory), ("budget", _budget), ("advisor", _advisor), ("ranking", _ranking), ("fewshot", _fewshot),
         ("side", _side), ("meta", _meta), ("lora", _lora), ("imbalance", _imbalance), ("shelf", _shelf),
-        ("cloze", _cloze), ("compress", _compress),
+        ("cloze", _cloze), ("pretraining", _pretraining), ("domains", _domains), ("continued", _continued),
+        ("compress", _compress),
     ):  # fmt: skip
         file = ROOT / "benchmarks" / "results" / f"{name}.json"
         if file.is_file():
@@ -246,6 +247,9 @@ def _shelf(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
             else f"{count} 种方法与输出头，每类 100 条，60 步：优于最常见类别；优于原编码器"
         )
         yield what, f"{better}; {further}"
+    if same := [value["agreement"] for part, value in found.get("parts", {}).items() if part.endswith(", exported")]:
+        what = "methods and heads, the same labels as ONNX" if english else "种方法与输出头，导出为 ONNX 后标签相同"
+        yield f"{len(same)} {what}", f"{sum(agreement == 1 for agreement in same)}"
 
 
 def _cloze(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
@@ -263,6 +267,43 @@ def _cloze(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
             what = "a cloze prompt, fine-tuned on 32 labels a class; gain on none" if english else (
                 "完形填空，每类用 32 条标签微调；比不用标签高")  # fmt: skip
             yield f"{name}, {what}", f"{_interval(value['accuracy'])}; {_interval(value['gain_over_zero-shot'])}"
+
+
+def _pretraining(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    summary, parts = found.get("summary", {}), found.get("parts", {})
+    if value := summary.get("loss"):
+        gap = value["gap"]
+        tokens = parts["loss, seed 0"]["tokens"]
+        what = f"masked language model from nothing, {tokens:,} tokens, {gap['n']} seeds: held-out loss less Trainer's"
+        yield (
+            what
+            if english
+            else f"从零训练掩码语言模型，{tokens:,} 个词元，{gap['n']} 个种子：留出文本损失减去 Trainer 的",
+            f"{gap['mean']:+.3f} ± {gap['half_width_95']:.3f} nats",
+        )
+    if value := parts.get("speed"):
+        what = "its tokens a second, to Trainer's" if english else "每秒词元数与 Trainer 之比"
+        yield what, f"{value['ratio']:.2f}x"
+    if gains := {name: value["gap"] for name, value in summary.items() if name != "loss"}:
+        what = "`graft-mini` above the same network with random weights, 32 labels a class" if english else (
+            "`graft-mini` 比同结构随机权重高（每类 32 条标签）")  # fmt: skip
+        yield what, "; ".join(f"{name} {_interval(gap, sign=True)}" for name, gap in gains.items())
+
+
+def _domains(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if summary := found.get("summary"):
+        pairs = summary["source only"]["accuracy"]["n"]
+        what = f"reviews of one kind of product to another, {pairs} pairs, no target label: above the source only"
+        yield (
+            what if english else f"从一类商品的评论到另一类，{pairs} 对，目标无标签：比只用源域高",
+            "; ".join(f"{m} {_interval(v['gain'], sign=True)}" for m, v in summary.items() if m != "source only"),
+        )
+
+
+def _continued(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    for name, value in found.get("summary", {}).items():
+        what = "gain of reading the domain's plain text first" if english else "先读该领域的纯文本带来的提高"
+        yield f"{name}, {what}", _interval(value["gain"], sign=True)
 
 
 def _compress(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
@@ -286,11 +327,12 @@ def _compress(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]
             what = "goals of `--goal` reached on validation; of these, true on test" if english else (
                 "`--goal` 在验证集上达到的目标数；其中在测试集上成立的")  # fmt: skip
             yield f"{name}, {value['goals']} {what}", f"{value['claimed']}; {value['true']}"
-        elif kind in ("latency", "throughput"):
+        elif kind in ("latency", "throughput", "rows"):
             exports = {k: v for k, v in parts[f"exports, {name}"].items() if isinstance(v, dict) and "test_lost" in v}
             what = {
                 "latency": ("one text of 32 tokens", "单条 32 个词元的文本"),
-                "throughput": ("32 texts at once", "一次 32 条文本"),
+                "throughput": ("32 texts of 32 tokens at once", "一次 32 条 32 个词元的文本"),
+                "rows": ("32 of its own rows at once", "一次 32 条自己的数据"),
             }[kind][not english]
             how = "exported in 8 bits, against `transformers.pipeline`; points of test accuracy lost" if english else (
                 "以 8 位导出，对比 `transformers.pipeline`；测试准确率损失")  # fmt: skip
