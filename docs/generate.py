@@ -140,7 +140,7 @@ def results(language: str) -> Iterator[tuple[str, str, str]]:
         ("memory", _memory), ("budget", _budget), ("advisor", _advisor), ("ranking", _ranking), ("fewshot", _fewshot),
         ("side", _side), ("meta", _meta), ("lora", _lora), ("imbalance", _imbalance), ("shelf", _shelf),
         ("cloze", _cloze), ("pretraining", _pretraining), ("domains", _domains), ("continued", _continued),
-        ("compress", _compress),
+        ("curve", _curve), ("compress", _compress),
     ):  # fmt: skip
         file = ROOT / "benchmarks" / "results" / f"{name}.json"
         if file.is_file():
@@ -304,6 +304,15 @@ def _continued(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]
     for name, value in found.get("summary", {}).items():
         what = "gain of reading the domain's plain text first" if english else "先读该领域的纯文本带来的提高"
         yield f"{name}, {what}", _interval(value["gain"], sign=True)
+
+
+def _curve(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    if value := found.get("summary"):
+        error, sets = value["absolute_error"], value["sets"]
+        what = f"probe's score on all rows, foretold from the first half of its curve, {sets} data sets: error" if (
+            english) else f"由学习曲线前一半外推探针在全部数据上的分数，{sets} 个数据集：误差"  # fmt: skip
+        inside = f"{value['inside']} in the interval of 80 %" if english else f"{value['inside']} 个落在 80 % 区间内"
+        yield what, f"{_interval(error).removesuffix(' %')} points; {inside}"
 
 
 def _compress(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:

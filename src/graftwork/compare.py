@@ -403,7 +403,7 @@ class _Race:
             self._guessed(part, entrant, path)
 
     def _fit_elsewhere(self, planned: Sequence[tuple[_Round, Entrant, int]], doctor: Sequence[Finding]) -> None:
-        """The runs that are missing, on a cluster; what has no steps, or cannot be sent, is left to this process."""
+        """The runs that are missing, on a cluster; what takes no steps is left to this process."""
         missing = [
             (part, entrant, seed) for part, entrant, seed in planned
             if entrant.random and not self._is_done(self._place(part, entrant, seed))
