@@ -32,6 +32,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _times_are_rough() -> None:
+    """How long answers take is measured in few of them, without rest: what is measured matters here, not how well."""
+    from graftwork import latency
+
+    latency._TIMES, latency._IN_TURN, latency._REST = 10, {1: 10, 32: 5}, 0.0
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _cache_goes_away() -> Iterator[None]:
     yield
     shutil.rmtree(os.environ["GRAFTWORK_CACHE"], ignore_errors=True)
