@@ -290,9 +290,13 @@ def _pretraining(found: dict[str, Any], english: bool) -> Iterator[tuple[str, st
         yield what, "; ".join(f"{name} {_interval(gap, sign=True)}" for name, gap in gains.items())
 
 
+_PAIRS = 12  # of a part of them there is nothing to tell yet
+
+
 def _domains(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
-    if summary := found.get("summary"):
-        pairs = summary["source only"]["accuracy"]["n"]
+    summary = found.get("summary", {})
+    pairs = summary["source only"]["accuracy"]["n"] if summary else 0
+    if pairs == _PAIRS:
         what = f"reviews of one kind of product to another, {pairs} pairs, no target label: above the source only"
         yield (
             what if english else f"从一类商品的评论到另一类，{pairs} 对，目标无标签：比只用源域高",
