@@ -13,7 +13,8 @@ import torch
 from sklearn.metrics import f1_score
 
 from graftwork.choice import InputError
-from graftwork.compare import Comparison, compare
+from graftwork.compare import compare
+from graftwork.comparison import Comparison
 from graftwork.data import Data
 from graftwork.fit import predict
 from graftwork.methods import FullFineTuning, LinearProbe, TopLayers

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from graftwork.budget import Budget
     from graftwork.check import check
     from graftwork.choice import InputError
-    from graftwork.compare import Comparison, compare
+    from graftwork.compare import compare
+    from graftwork.comparison import Comparison
     from graftwork.compress import compress
     from graftwork.data import Data
     from graftwork.distill import distill
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
 
 _LIVES_IN = {
     "Advice": "advise",
-    "Comparison": "compare",
     "InputError": "choice",
     "TransferModel": "model",
     "predict": "fit",

@@ -2,7 +2,8 @@
 
 Every method sees the same rows, the same validation split, the same budget and the same seeds. The test split is read
 once, after everything is fitted, and differences are believed only where they are more than chance (`significance`).
-What the race found is kept as run folders, so a race that was interrupted goes on with what is missing.
+What the race found is kept as run folders, so a race that was interrupted goes on with what is missing; when nothing
+is, they become a `Comparison`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from graftwork.budget import Budget
 from graftwork.check import check
 from graftwork.choice import InputError, names, parse, suggest
 from graftwork.cluster import Job
+from graftwork.comparison import Comparison
 from graftwork.evaluate import evidence_of_runs, record, scored
 from graftwork.examples import tokenised
 from graftwork.features import embeddings
@@ -37,24 +39,21 @@ from graftwork.methods import RACING
 from graftwork.methods.finetune import FullFineTuning
 from graftwork.model import TransferModel
 from graftwork.models import resolve
-from graftwork.report.comparison import comparison_page, pareto_picture
 from graftwork.report.wording import METRICS, duration, figure
-from graftwork.run import Run, as_json, atomic_write, is_run, plain_cause
+from graftwork.run import Run, is_run, plain_cause
 from graftwork.tasks import task_of
 from graftwork.tune import Tuned, require_optuna, tune
 from graftwork.verdict import Entry, choice, findings, model_to_use, prospects, suspects, verdict
 from graftwork.work import Interrupted
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from graftwork.data import Data
     from graftwork.finding import Finding
 
 OnEvent = Callable[[dict[str, Any]], None]
 
-FORMAT = 1
 ENGINES = ("here", "ray")
+OURS = ("runs", "tuning", "comparison.json", "comparison.html")
 
 
 @dataclass(frozen=True)
@@ -74,101 +73,6 @@ class Entrant:
     def spec(self) -> Any:
         """What makes it again."""
         return self.baseline.spec() if self.baseline else [m.spec() for m in self.recipe]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawing, as SVG."""
-
-    svg: str
-
-    def _repr_svg_(self) -> str:
-        return self.svg
-
-    def save(self, file: str | Path) -> Path:
-        """Write it to a .svg file."""
-        atomic_write(Path(file), self.svg.encode())
-        return Path(file)
-
-
-class Comparison:
-    """A finished race: the runs, and what they say about each other. Made by `compare`, found again by `open`."""
-
-    def __init__(self, path: Path, told: dict[str, Any]):
-        self.path, self._told = path, told
-
-    def __repr__(self) -> str:
-        return f"Comparison({str(self.path)!r})"
-
-    @classmethod
-    def open(cls, path: str | Path) -> Comparison:
-        """The comparison in a folder.
-
-        Raises:
-            InputError: there is none, or it is not finished.
-        """
-        path = Path(path)
-        try:
-            told = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
-        except OSError:
-            raise InputError(
-                f"{str(path)!r} holds no finished comparison. Run graft compare with --out {path}."
-            ) from None
-        if told.get("format") != FORMAT:
-            raise InputError(f"{str(path)!r} has format {told.get('format')}, and this graftwork reads {FORMAT}.")
-        return cls(path, told)
-
-    @property
-    def metric(self) -> str:
-        """What methods are ranked by, on the test split."""
-        return self._told["metric"]
-
-    @property
-    def entries(self) -> list[dict[str, Any]]:
-        """One entry a method, the best first: score, interval, tie, and every cost."""
-        return self._told["entries"]
-
-    @property
-    def verdict(self) -> str:
-        """What to take, in words."""
-        return self._told["verdict"]
-
-    @property
-    def findings(self) -> list[dict[str, Any]]:
-        """What is worth knowing before the numbers are believed."""
-        return self._told["findings"]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything, as plain values."""
-        return {"path": str(self.path)} | self._told
-
-    def runs(self, name: str) -> list[Run]:
-        """The runs of one method, in order of seeds."""
-        entry = next((e for e in self.entries if e["name"] == name), None)
-        if entry is None:
-            raise InputError(f"No method {name!r} was in the race. There were: {[e['name'] for e in self.entries]}.")
-        return [Run.open(self.path / run) for run in entry["runs"]]
-
-    def html(self) -> Path:
-        """The page of the race: one file that fetches nothing."""
-        return self.path / "comparison.html"
-
-    def plot(self, cost: str = "seconds") -> Picture:
-        """Score against a cost, as a picture that notebooks show and `save` writes.
-
-        Args:
-            cost: `seconds`, `latency.ms_1_p50`, `model_mb`, `peak_memory_mb` or `trained_parameters`.
-
-        Raises:
-            InputError: another cost, or one that was measured of no method.
-        """
-        return Picture(pareto_picture(self._told, cost))
-
-    def frame(self) -> pd.DataFrame:
-        """One row a method, the best first."""
-        import pandas as pd
-
-        return pd.DataFrame([{k: v for k, v in e.items() if k not in ("spec", "runs", "scores")} for e in self.entries])
 
 
 def compare(
@@ -505,7 +409,7 @@ class _Race:
         metric = self.task.selection
         curve = [*(self._point(r) for r in self.rounds[:-1]), _point(last, standing)] if self.rounds[:-1] else []
         told = {
-            "format": FORMAT, "metric": metric, "budget": last.budget, "seeds": list(self.seeds),
+            "metric": metric, "budget": last.budget, "seeds": list(self.seeds),
             "data": {"name": self.data.name, "source": self.data.source, "fingerprint": self.data.fingerprint,
                      "rows": {name: len(split) for name, split in self.data.splits.items()},
                      "labels": list(self.data.labels), "task": self.data.task},
@@ -518,9 +422,7 @@ class _Race:
             "tuned": {name: asdict(found) for name, found in self.tuned.items()},
             "environment": next(iter(runs.values()))[0].environment,
         }  # fmt: skip
-        atomic_write(self.path / "comparison.html", comparison_page(told, runs).encode())
-        atomic_write(self.path / "comparison.json", as_json(told, indent=1).encode())
-        return Comparison.open(self.path)
+        return Comparison.write(self.path, told, runs)
 
     def _use(self, entries: list[Entry], runs: Mapping[str, Sequence[Run]]) -> str | None:
         """The folder of the run to predict with: of the method to use, the seed that did best on validation."""
@@ -596,9 +498,6 @@ def _point(part: _Round, standing: Mapping[str, significance.Standing]) -> dict[
     """One point of the learning curve: every method on so many labels."""
     scores = {name: {"mean": s.mean, "low": s.low, "high": s.high, "tied": s.tied} for name, s in standing.items()}
     return {"shots": part.shots, "rows": len(part.data["train"]), "budget": part.budget, "scores": scores}
-
-
-OURS = ("runs", "tuning", "comparison.json", "comparison.html")
 
 
 def _cost(runs: Sequence[Run]) -> dict[str, Any]:
