@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -104,23 +104,21 @@ class Standings:
     """
 
     def __init__(self, names: Collection[str], metric: str):
-        self.names, self.metric = names, metric
+        self.metric = metric
         self.shots: int | None = None
         self.running = ""
         self.at = ""
-        self.scores: dict[str, list[float]] = {}
-        self.seconds: dict[str, list[float]] = {}
+        self.results: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names}
         self.failed: set[str] = set()
 
     def take(self, event: Mapping[str, Any]) -> None:
         """A run begins, has come to something, or has failed. Other shots are another table."""
         if event["event"] == "run":
             if event["shots"] != self.shots:
-                self.scores, self.seconds, self.shots = {}, {}, event["shots"]
+                self.results, self.shots = {name: [] for name in self.results}, event["shots"]
             self.running, self.at = event["name"], event["message"].partition(":")[0]
         elif event["event"] == "result":
-            self.scores.setdefault(event["name"], []).append(event["score"])
-            self.seconds.setdefault(event["name"], []).append(event["seconds"])
+            self.results[event["name"]].append(event)
         else:
             self.failed.add(event["name"])
 
@@ -131,15 +129,14 @@ class Standings:
         table = Table(
             f"{self.at}{few}", f"{name}, validation", "seeds", "a run took", "", box=None, header_style="bold"
         )
-        for name in sorted(self.names, key=lambda each: -_mean(self.scores.get(each, [-1.0]))):
-            found = self.scores.get(name, [])
-            score = figure(self.metric, _mean(found)) if found else ""
-            took = duration(_mean(self.seconds[name])) if found else ""
+        for name, found in sorted(self.results.items(), key=lambda each: -_mean("score", each[1])):
+            score = figure(self.metric, _mean("score", found)) if found else ""
+            took = duration(_mean("seconds", found)) if found else ""
             state = "failed" if name in self.failed else "running" if name == self.running else ""
             style = {"failed": "bold red", "running": "green"}.get(state, "")
             table.add_row(*(Text(str(cell), style) for cell in (name, score, len(found) or "", took, state)))
         return table
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _mean(field: str, results: Sequence[Mapping[str, Any]]) -> float:
+    return sum(each[field] for each in results) / len(results) if results else -1.0  # what has no score stands last
