@@ -160,8 +160,8 @@ def spread_blocks(encoder: nn.Module, world: World) -> Iterator[None]:
         part = dict(blocks[place].named_parameters())
         for name, parameter in block.named_parameters():
             parameter.data = gathered(part[name].detach())
-        for own, other in zip(block.buffers(), blocks[place].buffers(), strict=True):
-            own.copy_(other)
+        for buffer, other in zip(block.buffers(), blocks[place].buffers(), strict=True):
+            buffer.copy_(other)
         blocks[place] = block
 
 
