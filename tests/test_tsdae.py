@@ -155,8 +155,13 @@ def test_an_architecture_that_cannot_write_is_refused(models, sources, tmp_path)
 
 
 def test_a_head_that_no_regression_fits_is_refused():
-    with pytest.raises(InputError, match="a regression fits a linear head without a template, not 'mlp'"):
+    with pytest.raises(InputError, match="a regression fits a linear head, not 'mlp'"):
         recipe_of("tsdae@mlp")
+
+
+def test_a_template_whose_words_would_go_too_is_refused():
+    with pytest.raises(InputError, match="words of a template would go as those of the text do"):
+        recipe_of({"tsdae": {"head": {"linear": {"template": "This is {text}"}}}})
 
 
 def test_roberta_and_a_stage_after_it(models, sources, tmp_path, quick):

@@ -68,8 +68,17 @@ class Method(Choice):
     adapts: ClassVar[bool] = False
     """Whether a stage is there for the target's sake; what adapting is compared with goes without it."""
 
+    reads_off: ClassVar[bool] = False
+    """Whether the head is read off the embeddings by a regression, which only a linear one can hold."""
+
     gradient: ClassVar[bool] = True
     """Whether the loop has steps to take; a method without computes everything in `finish`."""
+
+    @model_validator(mode="after")
+    def _head_holds_what_is_read_off(self) -> Method:
+        if self.reads_off and not isinstance(self.head, Linear):
+            raise ValueError(f"a regression fits a linear head, not {self.head.name!r}")
+        return self
 
     @property
     def title(self) -> str:

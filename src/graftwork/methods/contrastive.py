@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from graftwork.examples import Batch
-from graftwork.heads.linear import Linear
 from graftwork.method import GradientMethod
 from graftwork.objective import Objective
 from graftwork.regression import read_anew
@@ -36,6 +35,7 @@ class Contrastive(GradientMethod, abstract=True):
     """What the methods that compare have in common."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"one-class", "pooled"})
+    reads_off: ClassVar[bool] = True
 
     lr: float = Field(default=1e-4, gt=0, lt=1)
     """Learning rate of the encoder's topmost block, at its peak."""
@@ -44,12 +44,6 @@ class Contrastive(GradientMethod, abstract=True):
     classification: float = Field(default=0.0, ge=0)
     """Weight of the head's own cross-entropy beside the comparison; at 0 the head is a regression, fitted anew before
     each validation."""
-
-    @model_validator(mode="after")
-    def _reads_off_a_linear_head(self) -> Contrastive:
-        if not isinstance(self.head, Linear):
-            raise ValueError(f"a regression fits a linear head, not {self.head.name!r}")
-        return self
 
     @property
     def depth_factor(self) -> float:

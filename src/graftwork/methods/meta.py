@@ -25,7 +25,6 @@ from graftwork import layers
 from graftwork.choice import InputError
 from graftwork.episodes import SCALE, Episode, Episodes, Metric, Prototypes
 from graftwork.examples import tokenised
-from graftwork.heads.linear import Linear
 from graftwork.method import GradientMethod
 from graftwork.methods.multitask import Mixture, Sources, other_task
 from graftwork.modifier import Effect
@@ -44,6 +43,7 @@ class Episodic(GradientMethod, abstract=True):
     """What the methods that learn from episodes have in common."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"one-class", "pooled"})
+    reads_off: ClassVar[bool] = True
 
     ways: int = Field(default=5, ge=2)
     """Classes an episode; all of train's, where it has fewer."""
@@ -66,12 +66,6 @@ class Episodic(GradientMethod, abstract=True):
     domains: Sources = ()
     """Files or folders of labelled rows of other domains, with classes of train's: each episode is of one of them, and
     train's own rows are for the head and the stages after."""
-
-    @model_validator(mode="after")
-    def _reads_off_a_linear_head(self) -> Episodic:
-        if not isinstance(self.head, Linear):
-            raise ValueError(f"a regression fits a linear head, not {self.head.name!r}")
-        return self
 
     @property
     def depth_factor(self) -> float:

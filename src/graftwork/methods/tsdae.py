@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from graftwork.choice import InputError
 from graftwork.examples import Batch
-from graftwork.heads.linear import Linear
 from graftwork.language import pieces_of
 from graftwork.method import GradientMethod, ParamGroup
 from graftwork.methods.domain import Beside, target_of
@@ -39,6 +38,7 @@ class TSDAE(GradientMethod):
     name: ClassVar[str] = "tsdae"
     paper: ClassVar[str] = "TSDAE, Wang, Reimers & Gurevych 2021, eq. 1, section 3; how much goes: section 6.1"
     adapts: ClassVar[bool] = True
+    reads_off: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"one-class", "pooled"})
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "share": (0.3, 0.45, 0.6, 0.75)}
 
@@ -48,9 +48,9 @@ class TSDAE(GradientMethod):
     """How likely each word is to go; one always stays."""
 
     @model_validator(mode="after")
-    def _reads_off_a_linear_head(self) -> TSDAE:
-        if not isinstance(self.head, Linear) or self.head.template:
-            raise ValueError(f"a regression fits a linear head without a template, not {self.head.name!r}")
+    def _damages_nothing_but_the_text(self) -> TSDAE:
+        if self.head.template:
+            raise ValueError("words of a template would go as those of the text do; give a head without one")
         return self
 
     def prepare(self, model: TransferModel, train: Examples) -> None:
