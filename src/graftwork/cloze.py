@@ -61,7 +61,7 @@ class Cloze:
         assert model.modality.template is not None, "a verbalizer has a template"
         self._masked = model.modality.template.masked
         kind = "masked" if self._masked else "causal"
-        network, _ = load_language_model(source_of(model), kind, remedy="Give one with it.")
+        network = load_language_model(source_of(model), kind, remedy="Give one with it.")
         decoder = network.get_output_embeddings()
         self._transform: nn.Module = model.head.transform  # type: ignore[assignment]
         self._weight = decoder.weight.detach().to(model.device)  # (pieces, dim)

@@ -17,7 +17,7 @@ from graftwork.choice import InputError
 from graftwork.head import Head, HeadNetwork
 from graftwork.modalities.text import Text
 from graftwork.model import TransferModel, without_pooler
-from graftwork.models import LANGUAGE_MODELS, load_language_model, quiet, resolve
+from graftwork.models import LANGUAGE_MODELS, load_with_any_head, quiet, resolve
 from graftwork.pretext import Pieces
 from graftwork.task import Task
 
@@ -100,7 +100,7 @@ def language_model(folder: Path, kind: str) -> TransferModel:
     Raises:
         InputError: the architecture has no such language model.
     """
-    network, whole = load_language_model(folder, kind, remedy="Choose another objective.", headless=True)
+    network, made_up = load_with_any_head(folder, kind, remedy="Choose another objective.")
     if network.base_model is network:
         raise InputError(
             f"The {network.config.model_type} in {str(folder)!r} has no body apart from its head. Use BART."
@@ -111,7 +111,7 @@ def language_model(folder: Path, kind: str) -> TransferModel:
     model = TransferModel(body, modality, Language(labels=tuple(names)), head=LanguageHead())
     assert isinstance(model.head, LanguageNetwork)
     model.head.take(network)
-    model.head.fresh = not whole
+    model.head.fresh = bool(made_up)
     return model
 
 

@@ -134,18 +134,27 @@ LANGUAGE_MODELS = {
 """The Auto class of `transformers` for each kind of language model."""
 
 
-def load_language_model(folder: Path, kind: str, *, remedy: str, headless: bool = False) -> tuple[Any, bool]:
-    """The network of a folder with its language-model head, in fp32; and whether that head was there.
+def load_language_model(folder: Path, kind: str, *, remedy: str) -> Any:
+    """The network of a folder with its language-model head, in fp32.
 
     Args:
         folder: what `resolve` gave.
         kind: one of `LANGUAGE_MODELS`.
         remedy: what to do where there is no such language model: a sentence.
-        headless: whether a body without its head will do; the head is then made up.
 
     Raises:
         InputError: it has no head, it reads in another order, or what `load_network` raises.
     """
+    network, missing = load_with_any_head(folder, kind, remedy=remedy)
+    if missing:
+        raise InputError(
+            f"The model in {str(folder)!r} has no {kind} language-model head (it lacks {missing[0]}). {remedy}"
+        )
+    return network
+
+
+def load_with_any_head(folder: Path, kind: str, *, remedy: str) -> tuple[Any, list[str]]:
+    """As `load_language_model`, but where weights of the head are missing they are made up; and their names, sorted."""
     import transformers
 
     permuted = read_json(folder / "config.json").get("model_type") == "xlnet"  # of one Auto class with causal ones
@@ -155,12 +164,7 @@ def load_language_model(folder: Path, kind: str, *, remedy: str, headless: bool 
     network, said = load_network(
         getattr(transformers, LANGUAGE_MODELS[kind]), folder, how=f" as a {kind} language model"
     )
-    if said["missing_keys"] and not headless:
-        raise InputError(
-            f"The model in {str(folder)!r} has no {kind} language-model head (it lacks {min(said['missing_keys'])}). "
-            f"{remedy}"
-        )
-    return network, not said["missing_keys"]
+    return network, sorted(said["missing_keys"])
 
 
 def load_network(auto: Any, folder: Path, *, how: str = "", **options: Any) -> tuple[Any, dict[str, Any]]:

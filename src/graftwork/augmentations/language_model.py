@@ -51,7 +51,7 @@ class LanguageModel:
         if not folder:
             raise InputError(f"Give the folder of a {kind} language model: {asked_by}=FOLDER.")
         path = resolve(folder)
-        network, _ = load_language_model(path, kind, remedy=f"Give {asked_by} a model that was saved with its head.")
+        network = load_language_model(path, kind, remedy=f"Give {asked_by} a model that was saved with its head.")
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError, KeyError, ImportError) as error:

@@ -69,7 +69,7 @@ class VerbalizerNetwork(HeadNetwork):
         """
         masked = isinstance(self.transform, _Transform)
         kind = "masked" if masked else "causal"
-        network, _ = load_language_model(folder, kind, remedy="Give one that was saved with its head.")
+        network = load_language_model(folder, kind, remedy="Give one that was saved with its head.")
         network.eval()
         decoder = network.get_output_embeddings()
         rows = torch.tensor(self.pieces)
