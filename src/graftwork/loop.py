@@ -27,12 +27,13 @@ from graftwork.dropout import quick_dropout
 from graftwork.evaluate import outputs, quick_score
 from graftwork.examples import Batch, Examples, cut_by_tokens
 from graftwork.features import Features, embeddings_of, frozen_prefix
+from graftwork.gradients import Gradients
 from graftwork.hardware import Hardware, World, autocast, is_out_of_memory
 from graftwork.method import GradientMethod, Method, ParamGroup
 from graftwork.model import TransferModel
 from graftwork.objective import Objective
 from graftwork.schedule import rate_factor
-from graftwork.sharding import is_share, own, spread_blocks, total_norm
+from graftwork.sharding import spread_blocks
 from graftwork.vocabulary import can_compact, compact
 
 OnEvent = Callable[..., None]
@@ -188,7 +189,7 @@ class _Runner:
         self.stage, self.remap = stage, remap
         self.groups, self.weights, self.optimizer, self.objective = groups, weights, optimizer, objective
         self.method, self.world = stage.method, stage.world
-        self.fused = bool(optimizer.defaults.get("fused")) and not stage.sharded  # its kernel takes no scale of shares
+        self.gradients = Gradients(weights, optimizer, stage.world, sharded=stage.sharded)
         self.steps_per_epoch = objective.steps_per_epoch
         self.total_steps = stage.budget.steps(self.steps_per_epoch)
         self.best: list[Tensor] = []
@@ -272,7 +273,7 @@ class _Runner:
         factor = self._factor(self._fraction(step))
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        while (loss := self._gradients(step, places)) is None:
+        while (loss := self._loss(step, places)) is None:
             self.optimizer.zero_grad()
             self.progress.max_tokens //= 2
             message = f"Out of memory: computing {self.progress.max_tokens} tokens at once from now on."
@@ -283,7 +284,7 @@ class _Runner:
                 f"The loss is {loss} at step {step + 1}, on rows {rows} of train (counted from 0). "
                 f"Give a lower lr than {self.method.lr:g}, or look at these rows."
             )
-        self._clip()
+        self.gradients.clip(self.method.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.on_step(self.model, step + 1)
@@ -299,20 +300,7 @@ class _Runner:
             return self.stage.schedule(self.method, fraction)
         return rate_factor(self.method.schedule, self.method.warmup, fraction, self.progress.reductions)
 
-    def _clip(self) -> None:
-        """Bring gradients that are longer than `clip` down to it."""
-        gradients = [w.grad for w in self.weights if w.grad is not None]
-        norm = total_norm(gradients, self.world)
-        if not self.fused:
-            factor = torch.clamp(self.method.clip / (norm + 1e-6), max=1.0)
-            for gradient in gradients:
-                own(gradient).mul_(factor)
-            return
-        # the fused kernel divides by this on its way: one pass over all gradients less
-        self.optimizer.grad_scale = torch.clamp((norm + 1e-6) / self.method.clip, min=1.0)  # type: ignore[attr-defined]
-        self.optimizer.found_inf = torch.zeros((), device=norm.device)  # type: ignore[attr-defined]
-
-    def _gradients(self, step: int, places: np.ndarray) -> float | None:
+    def _loss(self, step: int, places: np.ndarray) -> float | None:
         """The mean loss over the whole batch, and its gradients, however it is split over parts and processes.
 
         None where memory did not suffice, on any process, and smaller parts may help.
@@ -320,7 +308,7 @@ class _Runner:
         failure: RuntimeError | None = None
         loss = torch.zeros((), device=self.model.device)
         try:
-            loss = self._own_gradients(step, places)
+            loss = self._own_loss(step, places)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -329,23 +317,10 @@ class _Runner:
             if self.objective.whole or self.progress.max_tokens <= int(self.train.lengths.max()):
                 raise failure or RuntimeError("Another process ran out of memory.")
             return None
-        if self.world.size > 1:
-            self._add_up(loss)
+        self.gradients.add_up(loss)
         return float(loss)
 
-    def _add_up(self, loss: Tensor) -> None:
-        """Sum over the processes; what has a gradient in none of them keeps none, and the optimizer leaves it alone."""
-        weights = [w for w in self.weights if not is_share(w)]  # the gradients of shares are summed on their way
-        touched = torch.tensor([float(w.grad is not None) for w in weights], device=loss.device)
-        for weight in weights:
-            if weight.requires_grad and weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-        self.world.add_up([w.grad for w in weights if w.grad is not None] + [touched, loss])
-        for weight, some in zip(weights, touched.tolist(), strict=True):
-            if not some:
-                weight.grad = None
-
-    def _own_gradients(self, step: int, places: np.ndarray) -> Tensor:
+    def _own_loss(self, step: int, places: np.ndarray) -> Tensor:
         """The part of the loss, and in the weights of the gradients, that falls to this process."""
         parts = [places]
         if not self.objective.whole:
@@ -362,12 +337,7 @@ class _Runner:
         for part in parts:
             self.progress.padded += int(self.train.lengths[part].max()) * len(part)
             self.progress.tokens += int(self.train.lengths[part].sum())
-        if self.stage.sharded:  # every process computes equally often; what is over counts nothing
-            over = -len(parts) % self.world.size
-            parts, shares = parts + parts[:1] * over, shares + [0.0] * over
-        for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
-            if number % self.world.size != self.world.rank or (share == 0 and not self.stage.sharded):
-                continue
+        for number, part, share in self.gradients.parts_here(parts, shares):
             torch.manual_seed(_mixed(self.stage.seed_of(step, number)))
             batch = self._batch(part)
             with autocast(self.model.device, self.stage.precision):
@@ -477,19 +447,18 @@ class _Runner:
         self.losses.clear()
 
     def _save_if_due(self) -> None:
-        stop = self.world.agree(self.stage.stop_requested())
+        stop = self.stage.stop_requested()
         due = time.perf_counter() - self.saved >= self.stage.hardware.checkpoint_seconds
-        if not stop and not (self.world.agree(due) if self.stage.sharded else due):
+        if not self.world.agree(stop or due):
             return
-        if self.world.leads or self.stage.sharded:
-            checkpoint.save(
-                self.stage.checkpoint if self.world.leads else None, self.progress, self.weights, self.optimizer,
-                self.best, self.objective.state(),
-            )  # fmt: skip
+        checkpoint.save(
+            self.stage.checkpoint if self.world.leads else None, self.progress, self.weights, self.optimizer, self.best,
+            self.objective.state(),
+        )  # fmt: skip
         if self.world.leads:
             self.stage.on_event(event="checkpoint", step=self.progress.step)
         self.saved = time.perf_counter()
-        if stop:
+        if self.world.agree(stop):
             raise StopRequested(f"Stopped at step {self.progress.step}")
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -188,17 +188,6 @@ def parted(tensor: Tensor, like: Any) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(tensor, like.device_mesh, like.placements)
-
-
-def total_norm(tensors: Sequence[Tensor], world: World) -> Tensor:
-    """The norm of all tensors together, the other processes' shares too: a scalar."""
-    whole = nn.utils.get_total_norm([t for t in tensors if not is_share(t)])
-    shares = [own(t) for t in tensors if is_share(t)]
-    if not shares:
-        return whole
-    squared = nn.utils.get_total_norm(shares) ** 2
-    world.add_up([squared])
-    return (whole**2 + squared).sqrt()
 
 
 def processes() -> int:
