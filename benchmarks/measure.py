@@ -51,7 +51,7 @@ class Benchmark:
         results = Path(tempfile.gettempdir()) / "graftwork-quick" if self.quick else RESULTS
         self.file = results / f"{name}.json"
         self.fresh: set[str] = set()
-        from graftwork.run import environment
+        from graftwork.machine import environment
 
         self.environment = environment()  # now: the code that is imported is this commit's, whatever is edited later
 
@@ -88,7 +88,8 @@ class Benchmark:
         return json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {}
 
     def _write(self, **sections: Any) -> None:
-        from graftwork.run import as_json, atomic_write
+        from graftwork.disk import atomic_write
+        from graftwork.run import as_json
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(self.file, (as_json(self._read() | sections, indent=1) + "\n").encode())

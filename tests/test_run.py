@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 
 from graftwork.choice import InputError
-from graftwork.run import DiskFullError, Run, as_json, atomic_path, atomic_write, environment, is_run
+from graftwork.disk import DiskFullError
+from graftwork.run import Run, as_json, is_run
 
 
 @pytest.fixture
@@ -244,7 +245,7 @@ def test_memory_and_input_errors_get_a_plain_cause(run: Run):
     assert run.cause == "Unknown label 'x'."
 
 
-# Writing
+# Writing into it
 
 
 def test_a_full_disk_is_told_plainly_and_the_old_file_stays(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -266,19 +267,6 @@ def test_a_full_disk_while_logging_is_told_plainly(run: Run):
     (run.path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(DiskFullError, match="The disk is full"):
         run.log(event="step", step=1)
-
-
-def test_other_write_errors_are_left_as_they_are(tmp_path: Path):
-    with pytest.raises(FileNotFoundError):
-        atomic_write(tmp_path / "nowhere" / "file", b"x")
-
-
-def test_a_write_that_breaks_off_leaves_the_old_content(tmp_path: Path):
-    atomic_write(tmp_path / "file", b"old")
-    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "file") as beside:
-        _ = beside.write_bytes(b"ne") / 0
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_readers_beside_a_writer_always_see_a_whole_run(run: Run):
@@ -352,15 +340,3 @@ def test_predictions_of_tagging_have_no_probabilities(run: Run):
 def test_predictions_without_a_needed_column_are_refused(run: Run):
     with pytest.raises(ValueError, match="lack the columns \\['confidence'\\]"):
         run.write_predictions("test", predictions("x").drop_columns(["confidence"]))
-
-
-def test_the_environment_names_versions_without_importing_them():
-    code = """
-import sys
-from graftwork.run import environment
-print(environment()["packages"]["torch"], "torch" in sys.modules)
-"""
-    worker = in_another_process(code)
-    said, _ = worker.communicate(timeout=60)
-    assert said.split()[1] == "False"
-    assert said.split()[0] == environment()["packages"]["torch"]

@@ -19,6 +19,7 @@ import graftwork.methods  # noqa: F401  puts every method on its shelf
 from graftwork.budget import Budget
 from graftwork.choice import InputError
 from graftwork.corpus import Corpus
+from graftwork.disk import atomic_write
 from graftwork.evaluate import evidence_of, evidence_of_runs
 from graftwork.finding import Finding, Kind
 from graftwork.fit import fit
@@ -34,7 +35,7 @@ from graftwork.models import resolve
 from graftwork.pretext import pretext_of
 from graftwork.pretrain import pretrain
 from graftwork.report import report
-from graftwork.run import Run, atomic_write, refuse_replacing
+from graftwork.run import Run, refuse_replacing
 from graftwork.shift import Shift, embedded, masked_loss, plain_texts, shift, texts_model
 from graftwork.significance import Evidence, difference
 from graftwork.work import OnEvent

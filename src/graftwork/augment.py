@@ -27,10 +27,11 @@ from graftwork.augmentation import Augmentation, Example, Rewrite
 from graftwork.check import check
 from graftwork.choice import InputError, lookup, names, parse
 from graftwork.data import SPLITS, Data, Split
+from graftwork.disk import atomic_folder
 from graftwork.hardware import Hardware
 from graftwork.model import TransferModel
 from graftwork.roles import LABEL_NAMES, TAGS_NAMES, TEXT_NAMES, WORDS_NAMES
-from graftwork.run import Run, as_json, atomic_folder
+from graftwork.run import Run, as_json
 
 OnEvent = Callable[[dict[str, Any]], None]
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from graftwork.run import atomic_path
+from graftwork.disk import atomic_path
 from graftwork.sharding import gathered, parted
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.choice import InputError
+from graftwork.disk import atomic_write
 from graftwork.report.comparison import comparison_page, pareto_picture
-from graftwork.run import Run, as_json, atomic_write
+from graftwork.run import Run, as_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,6 +23,7 @@ from graftwork.budget import Budget
 from graftwork.choice import InputError, lookup, names
 from graftwork.compression import SURE, Compression, Measured, Point, exported_as, saved_mb, shared, trains
 from graftwork.compressor import Compressor, steps_of
+from graftwork.disk import atomic_write
 from graftwork.evaluate import record
 from graftwork.goal import Condition, Goal
 from graftwork.graph import require_onnx
@@ -30,7 +31,7 @@ from graftwork.hardware import Hardware, peak_memory_mb
 from graftwork.model import TransferModel
 from graftwork.report import report
 from graftwork.report.compression import compression_page
-from graftwork.run import Run, atomic_write, refuse_replacing
+from graftwork.run import Run, refuse_replacing
 from graftwork.work import OnEvent
 
 DEFAULT_STEPS = "vocabulary, half"

@@ -18,11 +18,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from graftwork.choice import InputError, suggest
+from graftwork.disk import atomic_folder
 from graftwork.gate import LEAST_AGREEMENT, Gate, Saved, Standalone, gated, kept
 from graftwork.graph import require_onnx, write_onnx, write_program
 from graftwork.model import TransferModel
 from graftwork.quantization import Compared, Dynamic, Kept, Quantization, Static, Weights, quantized, scheme_of
-from graftwork.run import Run, as_json, atomic_folder
+from graftwork.run import Run, as_json
 from graftwork.shapes import bytes_of
 from graftwork.task import Task
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from graftwork.budget import Budget
 from graftwork.choice import InputError, parse, suggest, wording
 from graftwork.corpus import Corpus, Windows, train_tokenizer, windows
+from graftwork.disk import atomic_write
 from graftwork.extension import extend as extend_vocabulary
 from graftwork.hardware import Hardware, World, peak_flops, peak_memory_mb
 from graftwork.language import language_model, pieces_of, save_language_model, start_from_nothing
@@ -26,7 +27,7 @@ from graftwork.methods.pretraining import VALIDATED, Pretraining, pretext_scores
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.pretext import SIZES, Pretext
-from graftwork.run import Run, atomic_write
+from graftwork.run import Run
 from graftwork.work import OnEvent, Work
 
 _ON_A_GPU = 65536

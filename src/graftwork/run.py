@@ -2,7 +2,7 @@
 
 Everything that writes into a run folder does it here, because one promise covers all of it: whoever opens the folder,
 at any moment, also after a power cut, finds whole files and a state that is true. So a file is written beside its
-place, flushed to the disk and renamed; and "running" is believed only while the process that said so lives.
+place, flushed to the disk and renamed (`disk`); and "running" is believed only while the process that said so lives.
 
     run.json             asked, happened, cost, environment, metrics, findings, data
     state                {"state": "running", "cause": null, ...}
@@ -14,28 +14,26 @@ place, flushed to the disk and renamed; and "running" is believed only while the
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import logging
 import math
 import os
-import platform
 import re
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from graftwork.choice import InputError, suggest
+from graftwork.disk import DiskFullError, atomic_path, atomic_write, plain_disk_errors
+from graftwork.machine import born, environment
 
 if TYPE_CHECKING:
     import pyarrow
@@ -47,16 +45,10 @@ FORMAT = 1
 OURS = ("run.json", "state", "metrics.jsonl", "predictions.parquet", "model", "checkpoint", "report.html", "log.txt")
 OURS += ("compression.html",)
 PREDICTION_COLUMNS = ("split", "row", "input", "label", "prediction", "confidence", "unsure", "probabilities")
-PACKAGES = ("graftwork", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft", "datasets")
-PACKAGES += ("numpy", "pandas", "pyarrow", "scikit-learn", "seqeval", "pydantic")
 # A process on another machine cannot be seen from here; it logs far more often than this.
 SILENT_SECONDS = 600
 
 logger = logging.getLogger(__name__)
-
-
-class DiskFullError(OSError):
-    """The disk or the quota is full: a file was not written, and the one it should replace is untouched."""
 
 
 class Run:
@@ -206,7 +198,7 @@ class Run:
             InputError: another living process is at work on this run.
         """
         assert state in get_args(State), state
-        owner = {"pid": os.getpid(), "born": _born(os.getpid()), "host": socket.gethostname()}
+        owner = {"pid": os.getpid(), "born": born(os.getpid()), "host": socket.gethostname()}
         if state == "running" and self.state == "running":
             said = self._said()
             if (said.get("pid"), said.get("host")) != (owner["pid"], owner["host"]):
@@ -257,7 +249,7 @@ class Run:
 
     def _owner_lives(self, said: Mapping[str, Any]) -> bool:
         if said.get("host") in (None, socket.gethostname()):
-            return said.get("born") is not None and _born(said["pid"]) == said["born"]
+            return said.get("born") is not None and born(said["pid"]) == said["born"]
         written = [file.stat().st_mtime for file in self.path.iterdir()]
         return time.time() - max(written) < SILENT_SECONDS
 
@@ -464,98 +456,6 @@ def _swap(old: Path, fresh: Path) -> None:
     shutil.rmtree(aside)
 
 
-# Writing so that a crash leaves whole files
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path beside `path` to write to; at the end it is flushed to the disk and takes `path`'s place, or is removed.
-
-    Raises:
-        DiskFullError: the disk is full; what was at `path` is still there.
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with plain_disk_errors(path):
-            yield beside
-            with beside.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-            _sync_folder(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
-    """Replace a file's content: a reader, or a crash at any moment, finds the old content or the new, never a part."""
-    with atomic_path(path) as beside:
-        beside.write_bytes(content)
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to build in; at the end it takes `path`'s place, or is removed and what was there stays.
-
-    Raises:
-        InputError: the place cannot be written to.
-        DiskFullError: the disk is full.
-    """
-    beside, aside = (path.with_name(f".{path.name}.{os.getpid()}.{part}") for part in ("new", "old"))
-    try:
-        with plain_disk_errors(path):
-            _make(beside)
-            yield beside
-            for file in beside.rglob("*"):
-                if file.is_file():
-                    with file.open("rb+") as written:
-                        os.fsync(written.fileno())
-            if path.exists():
-                os.replace(path, aside)
-            os.replace(beside, path)
-            _sync_folder(path.parent)
-    finally:
-        if aside.exists() and not path.exists():
-            os.replace(aside, path)
-        for rest in (beside, aside):
-            shutil.rmtree(rest, ignore_errors=True)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InputError(f"Cannot write to '{folder.parent}': {error.strerror}. Choose another folder.") from None
-
-
-@contextmanager
-def plain_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns "no space left on device" into a sentence that says where and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, DiskFullError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        free = shutil.disk_usage(Path(path).parent).free // 2**20
-        full = DiskFullError(
-            f"The disk is full: '{path}' could not be written ({free} MiB are free). Make room, then try again."
-        )
-        full.errno = error.errno
-        raise full from error
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def as_json(value: Any, *, indent: int | None = None) -> str:
     """Strict JSON: a number that is not finite becomes null, numpy numbers and paths become plain ones."""
     return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
@@ -583,77 +483,6 @@ def plain_cause(error: BaseException) -> str:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "The memory did not suffice. Give a smaller --max-tokens, or a smaller model."
     return f"{said or 'An error without a message'} ({type(error).__name__})"
-
-
-# The machine and the moment
-
-
-def environment() -> dict[str, Any]:
-    """Where a run happens: python, platform, cpu, cores, memory_mb, packages {name: version}, git {commit, dirty}."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = {name: _version(name) for name in PACKAGES}
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu_name(),
-        "cores": cores,
-        "memory_mb": _memory_mb(),
-        "packages": {name: version for name, version in versions.items() if version},
-        "git": _git(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found.group(1) if found else platform.processor() or platform.machine()
-
-
-def _memory_mb() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _git() -> dict[str, Any] | None:
-    def ask(*command: str) -> str:
-        return subprocess.run(["git", *command], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _born(pid: int) -> str | None:
-    """A mark of the living process that has this number now; None when there is none (or it is a zombie)."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None if Path("/proc/self/stat").exists() else _born_elsewhere(pid)
-    # The name (in parentheses) may hold anything; after it: state, then 18 fields, then the start in ticks since boot.
-    fields = status.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def _born_elsewhere(pid: int) -> str | None:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
-    except psutil.Error:
-        return None
 
 
 def _now() -> str:

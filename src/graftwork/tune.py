@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.choice import InputError
+from graftwork.disk import atomic_write
 from graftwork.fit import Request, start
 from graftwork.method import Method, recipe_of
-from graftwork.run import as_json, atomic_write, plain_cause
+from graftwork.run import as_json, plain_cause
 from graftwork.tasks import task_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from graftwork.choice import Choice, InputError
-from graftwork.run import Run, as_json, atomic_path
+from graftwork.disk import atomic_path
+from graftwork.run import Run, as_json
 
 COLUMNS = ("text", "label", "confidence", "unsure")
 

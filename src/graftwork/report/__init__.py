@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftwork.disk import atomic_write
 from graftwork.report.forms import document
-from graftwork.run import Run, atomic_write
+from graftwork.run import Run
 
 if TYPE_CHECKING:
     from graftwork.report.evidence import Evidence
