@@ -282,8 +282,10 @@ def _pretraining(found: dict[str, Any], english: bool) -> Iterator[tuple[str, st
             f"{gap['mean']:+.3f} ± {gap['half_width_95']:.3f} nats",
         )
     if value := parts.get("speed"):
-        what = "its tokens a second, to Trainer's" if english else "每秒词元数与 Trainer 之比"
-        yield what, f"{value['ratio']:.2f}x"
+        times, precision = value["times"], value["precision"]
+        what = "its tokens a second ({}), to Trainer's at its default (fp32), and in bf16" if english else (
+            "每秒词元数（{}）与 Trainer 默认设置（fp32）及 bf16 之比")  # fmt: skip
+        yield what.format(precision), f"{times['trainer']:.2f}x, {times['trainer in bf16']:.2f}x"
     if gains := {name: value["gap"] for name, value in summary.items() if name != "loss"}:
         what = "`graft-mini` above the same network with random weights, 32 labels a class" if english else (
             "`graft-mini` 比同结构随机权重高（每类 32 条标签）")  # fmt: skip

@@ -28,7 +28,7 @@ from graftwork.evaluate import outputs, quick_score
 from graftwork.examples import Batch, Examples, cut_by_tokens
 from graftwork.features import Features, embeddings_of, frozen_prefix
 from graftwork.gradients import Gradients
-from graftwork.hardware import Hardware, World, autocast, is_out_of_memory
+from graftwork.hardware import Hardware, World, autocast, is_out_of_memory, keep_freed_memory
 from graftwork.method import GradientMethod, Method, ParamGroup
 from graftwork.model import TransferModel
 from graftwork.objective import Objective
@@ -116,6 +116,7 @@ def train(model: TransferModel, train: Examples, validation: Examples, stage: St
         Diverged: the loss became NaN or infinite; the message names the step and the rows.
         StopRequested: a stop was asked for; everything is in the checkpoint.
     """
+    keep_freed_memory()
     method = stage.method
     train = method.reads(model, train)
     with ExitStack() as stack:
