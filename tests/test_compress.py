@@ -251,6 +251,14 @@ def pruned(tiny: Path) -> Any:
     return model, smaller, [word for text in words.values() for word in text.split()] + ["x", "q", "."]
 
 
+def test_of_a_large_vocabulary_a_search_tries_half_first():
+    from graftwork.models import resolve
+    from graftwork.tasks import Classification
+
+    model = TransferModel.pretrained(resolve("minilm"), Classification(labels=["a", "b"]))
+    assert [step.title for step in Vocabulary.levels(model)] == ["vocabulary:common=15261", "vocabulary"]
+
+
 def test_special_pieces_have_their_new_numbers_everywhere(pruned: Any):
     _, smaller, _ = pruned
     vocabulary = smaller.modality.tokenizer.get_vocab()
@@ -381,6 +389,12 @@ def test_steps_are_read_as_they_are_typed():
     assert steps_of("layers=2:which=lowest, heads=0.5:rounds=3, vocabulary:common=0:short=2") == (
         Layers(keep=2, which="lowest"), Heads(keep=0.5, rounds=3), Vocabulary(common=0, short=2),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", ["layers=2", "layers=2:which=lowest", "vocabulary", "vocabulary:short=2:common=0"])
+def test_a_step_is_called_as_it_is_typed(typed: str):
+    (step,) = steps_of(typed)
+    assert step.title == typed
 
 
 def test_more_layers_than_there_are_leave_nothing_out(at_hand: Any):

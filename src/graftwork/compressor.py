@@ -34,8 +34,11 @@ class Compressor(Choice):
 
     @property
     def title(self) -> str:
-        """As it is typed: `layers=3`."""
-        return f"{self.name}={getattr(self, self.main)}" if self.main else self.name
+        """As it is typed: `layers=3`, `layers=3:which=lowest`."""
+        first = f"{self.name}={getattr(self, self.main)}" if self.main else self.name
+        others = {name: field.default for name, field in type(self).model_fields.items() if name != self.main}
+        own = [f"{name}={getattr(self, name)}" for name, usual in others.items() if getattr(self, name) != usual]
+        return ":".join([first, *own])
 
     @property
     def idle(self) -> tuple[float, Any] | None:

@@ -35,8 +35,9 @@ class Vocabulary(Compressor):
 
     @classmethod
     def levels(cls, model: TransferModel) -> list[Compressor]:
-        """As it is by default."""
-        return [cls()]
+        """With half of all pieces, and as it is by default."""
+        half, default = model.modality.tokenizer.get_vocab_size() // 2, cls()
+        return [cls(common=half), default] if half > default.common else [default]
 
     short: int = Field(default=1, ge=1)
     """Pieces of at most so many characters stay, whether train uses them or not."""
