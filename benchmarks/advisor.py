@@ -80,16 +80,23 @@ def advised(benchmark: Benchmark, name: str, shots: int | None, budget: str) -> 
     return {"seconds": found.seconds, "metric": found.metric, "options": [dataclasses.asdict(o) for o in found.options]}
 
 
-def race_of(part: str, found: dict[str, Any], told: dict[str, Any]) -> Race:
+def race_of(benchmark: Benchmark, part: str, found: dict[str, Any], told: dict[str, Any]) -> Race:
     """A race as experience."""
     from graftwork.experience import Race, Situation
+    from graftwork.modalities.text import Text
+    from graftwork.models import resolve
 
     # with no past races, a method's expected score is the probe's
     probe, words = (
         next(o["score"] for o in told["options"] if o["name"] == name) for name in ("linear-probe", "tf-idf")
     )
     steps = float(found["budget"].removesuffix("steps"))
-    situation = Situation(found["rows"]["train"], found["classes"], steps, round(probe, 4), round(words, 4))
+    text = Text.from_folder(resolve("minilm"))
+    ids = np.concatenate(text.encode(drawn(benchmark, found["data"], found["shots"])["train"].inputs()))
+    situation = Situation(
+        found["rows"]["train"], found["classes"], steps, round(probe, 4), round(words, 4),
+        unknown=round(float((ids == text.unknown_id).mean()), 4),
+    )  # fmt: skip
     return Race(part, situation, {e["name"]: round(e["mean"], 4) for e in found["entries"] if e["name"] in METHODS})
 
 
@@ -139,7 +146,7 @@ def main() -> None:
         entries[part] = found[part]["entries"] + lower["entries"]
         told[part] = benchmark.measured(f"{part}, advice", advised, benchmark, name, *ROUNDS[label])
         found[part]["race_seconds"] += lower["race_seconds"]
-    races = {part: race_of(part, found[part], told[part]) for part in found}
+    races = {part: race_of(benchmark, part, found[part], told[part]) for part in found}
     judgement = {
         part: judged(entries[part], told[part], races[part], without(list(races.values()), {part.split(", ")[0]}))
         for part in found

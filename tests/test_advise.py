@@ -74,6 +74,16 @@ def test_the_same_advice_twice(asked):
     ]
 
 
+def test_texts_that_the_model_cannot_read_are_told(asked, sources):
+    rows = {
+        split: [{"text": "☃ " * (1 + i % 6), "label": label} for i, label in enumerate(rows.labels())]
+        for split, rows in Data.load(sources["classification"]).splits.items()
+    }
+    assert not [line for line in asked().said if "lacks" in line]
+    (said,) = [line for line in asked(data=Data.load(rows)).said if "lacks" in line]
+    assert "A model of their language is likely to do better." in said
+
+
 def test_past_races_decide_what_is_expected_beyond_the_probe(asked, whole):
     without = {o.name: o for o in asked().options}
     probe, words = without["linear-probe"].score, without["tf-idf"].score

@@ -89,6 +89,13 @@ def test_tf_idf_is_what_scikit_learn_makes_of_words_and_characters():
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
+def test_tf_idf_tells_texts_without_a_word_apart_by_their_signs():
+    task = Classification(labels=("glad", "sad"))
+    train = Rows(["☺ !!", "☹ ..."] * 4, np.array([0, 1] * 4), lambda: np.zeros(0))
+    found = Tfidf().fit(train, task)(Rows(["☹", "☺"], None, lambda: np.zeros(0)))
+    assert np.argmax(found, axis=1).tolist() == [1, 0]
+
+
 def test_a_class_that_train_lacks_is_never_the_answer_and_breaks_nothing():
     task = Classification(labels=("a", "b", "c"))
     train = Rows(["x y", "z w"] * 4, np.array([0, 1] * 4), lambda: np.eye(2)[[0, 1] * 4])

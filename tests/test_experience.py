@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,13 @@ def test_the_more_alike_the_louder():
     assert gain.mean > 0
     assert gain.races[0] == "near"
     assert expected("lora", HERE, [race("near", 0.6), race("far", 0.9, rows=100_000)]).mean < 0
+
+
+def test_races_on_texts_that_were_read_say_nothing_of_texts_that_cannot_be():
+    races = [race("english", 0.9)]
+    readable, foreign = (expected("lora", replace(HERE, unknown=share), races) for share in (0.0, 0.6))
+    assert (readable.races, foreign.races) == (("english",), ())
+    assert foreign.mean == pytest.approx(0, abs=1e-6)
 
 
 def test_races_of_other_methods_say_nothing():

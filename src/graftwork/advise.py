@@ -52,6 +52,7 @@ _PARTS = (1 / 8, 1 / 4, 1 / 2, 1)
 _ROWS_TO_CUT_BY = 1000
 _FEWEST_STEPS = 20
 _NEAR = 0.005
+_UNREADABLE = 0.05  # share of pieces
 _Z = 1.2816  # of an 80 % interval
 
 
@@ -244,7 +245,7 @@ class _Adviser:
         probe = evidence.expected
         situation = experience.Situation(
             rows=self.rows, classes=len(self.data.labels), steps=self._steps(plan, budget), probe=probe.mean,
-            words=words.mean if words else probe.mean,
+            words=words.mean if words else probe.mean, unknown=evidence.unknown,
         )  # fmt: skip
         # what a method adds to a probe is learned from races in which nothing was cut
         gain = experience.expected("+".join(m.name for m in recipe[len(evidence.before) :]), situation, self.races)
@@ -347,6 +348,13 @@ class _Adviser:
                 f"Validation has only {number(len(some['validation']), 'row')}: scores are known to "
                 f"{100 * _Z * 0.5 / len(some['validation']) ** 0.5:.0f} points at best."
             )
+        for evidence in found:
+            if evidence.unknown > _UNREADABLE:
+                yield (
+                    f"The vocabulary of {evidence.name} lacks {percent(evidence.unknown)} of the pieces of these "
+                    "texts, so past races say little of what it can learn. A model of their language is likely to do "
+                    "better."
+                )
         if len(found) > 1 and (told := experience.correlations()):
             yield (
                 "Models are ranked by their probes; over measured fine-tunes that ranking had a rank correlation "
@@ -445,6 +453,11 @@ class _Evidence:
         return pace.Plan(recipe, timed, self.reading, self.rows)
 
     @cached_property
+    def unknown(self) -> float:
+        """Share of train's pieces that the vocabulary lacks."""
+        return unknown_share(self.train)
+
+    @cached_property
     def expected(self) -> Outlook:
         """The probe's score on all of train."""
         return self.adviser.carried(self.points)
@@ -485,6 +498,12 @@ class _Evidence:
         if not points:
             raise InputError("Train holds only one class, so there is nothing to learn. Check the label column.")
         return points
+
+
+def unknown_share(texts: Examples) -> float:
+    """Share of the pieces of texts that their model's vocabulary lacks."""
+    unknown = texts.modality.unknown_id
+    return 0.0 if unknown is None else float((texts.ids == unknown).mean())
 
 
 def _reason(evidence: _Evidence, gain: experience.Gain, points: float) -> str:

@@ -1,8 +1,9 @@
 """What past races teach about a race not yet run: how much better each method did than a quick probe.
 
-A race's outcome depends on how many labels there are, on how long each run may take, and on how much of the task the
-frozen encoder already knows. Past races that were alike in these speak louder. They are committed, with the script that
-ran them (`benchmarks/advisor.py`), so that what is foretold can be checked.
+A race's outcome depends on how many labels there are, on how long each run may take, on how much of the task the
+frozen encoder already knows, and on whether it can read the texts at all. Past races that were alike in these speak
+louder. They are committed, with the script that ran them (`benchmarks/advisor.py`), so that what is foretold can be
+checked.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-_SPREADS = {"labels": 2.0, "steps": 1.5, "probe": 1.0, "words": 0.7}
-"""How far apart, in each, two races may lie and still be alike: doublings of rows a class and of steps; logits."""
+_SPREADS = {"labels": 2.0, "steps": 1.5, "probe": 1.0, "words": 0.7, "unknown": 0.1}
+"""How far apart, in each, two races may lie and still be alike: doublings of rows a class and of steps; logits; a share
+of the pieces."""
 _PRIOR_RACES = 0.5
 """A method that has not raced is taken to do as well as the probe, with the weight of so many races."""
 _PRIOR_SD = 0.4
@@ -38,14 +40,17 @@ class Situation:
     """The score of a quick probe."""
     words: float
     """The score of TF-IDF."""
+    unknown: float = 0.0
+    """Share of the texts' pieces that the model's vocabulary lacks."""
 
     def at(self) -> np.ndarray:
-        """Where it lies among others, in units of likeness: (4,)."""
+        """Where it lies among others, in units of likeness: (5,)."""
         values = {
             "labels": math.log2(max(self.rows / self.classes, 1)),
             "steps": math.log2(max(self.steps, 1)),
             "probe": logit(self.probe),
             "words": logit(self.words) - logit(self.probe),
+            "unknown": self.unknown,
         }
         return np.array([values[name] / spread for name, spread in _SPREADS.items()])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any, ClassVar
 
@@ -35,10 +36,11 @@ class Tfidf(Baseline):
         from sklearn.svm import LinearSVC
 
         common: dict[str, Any] = {"sublinear_tf": True, "max_features": self.features}
-        counted = make_union(
-            TfidfVectorizer(ngram_range=(1, self.words), token_pattern=r"(?u)\b\w+\b", **common),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, self.characters), **common),
-        )
+        kinds = [TfidfVectorizer(analyzer="char_wb", ngram_range=(2, self.characters), **common)]
+        if any(re.search(r"\w", text) for text in train.inputs):  # texts of signs alone have no words
+            words = TfidfVectorizer(ngram_range=(1, self.words), token_pattern=r"(?u)\b\w+\b", **common)
+            kinds.insert(0, words)
+        counted = make_union(*kinds)
         targets = np.asarray(train.targets)
         table = targets if targets.ndim == 2 else np.eye(len(task.labels))[targets]
         decided = [k for k in range(table.shape[1]) if 0 < table[:, k].sum() < len(table)]
