@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from graftwork.choice import InputError
 
@@ -87,15 +90,24 @@ def plain_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns "no space left on device" into a sentence that says where and what to do."""
     try:
         yield
-    except OSError as error:
-        if isinstance(error, DiskFullError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        number = _number(error)
+        if isinstance(error, DiskFullError) or number not in (errno.ENOSPC, errno.EDQUOT):
             raise
         free = shutil.disk_usage(Path(path).parent).free // 2**20
         full = DiskFullError(
             f"The disk is full: '{path}' could not be written ({free} MiB are free). Make room, then try again."
         )
-        full.errno = error.errno
+        full.errno = number
         raise full from error
+
+
+def _number(error: OSError | SafetensorError) -> int | None:
+    """What the system calls it."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"os error (\d+)", str(error))  # safetensors has no other way to say it
+    return int(told[1]) if told else None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -212,10 +212,14 @@ class Run:
 
         The traceback goes to log.txt, and the error leaves with the run attached as `error.run`. The work itself says
         "done".
+
+        Raises:
+            DiskFullError: the disk is full.
         """
         self.set_state("running")
         try:
-            yield self
+            with plain_disk_errors(self.path):
+                yield self
         except BaseException as error:
             stopped = isinstance(error, (KeyboardInterrupt, SystemExit)) or type(error).__name__ == "Interrupted"
             error.run = self  # type: ignore[attr-defined]
