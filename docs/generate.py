@@ -299,9 +299,10 @@ def _domains(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
     summary = found.get("summary", {})
     pairs = summary["source only"]["accuracy"]["n"] if summary else 0
     if pairs == _PAIRS:
-        what = f"reviews of one kind of product to another, {pairs} pairs, no target label: above the source only"
+        draws = len({key[-1] for key in found["parts"] if "seed" in key})
+        what = f"reviews of one product to another, {pairs} pairs, {draws} draws, no target label: above source only"
         yield (
-            what if english else f"从一类商品的评论到另一类，{pairs} 对，目标无标签：比只用源域高",
+            what if english else f"从一类商品的评论到另一类，{pairs} 对，{draws} 次抽样，目标无标签：比只用源域高",
             "; ".join(f"{m} {_interval(v['gain'], sign=True)}" for m, v in summary.items() if m != "source only"),
         )
 
