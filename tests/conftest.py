@@ -33,10 +33,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def _times_are_rough() -> None:
-    """How long answers take is measured in few of them, without rest: what is measured matters here, not how well."""
-    from graftwork import latency
+    """How long answers and steps take is measured in few of them, without rest: what is measured matters, not how."""
+    from graftwork import latency, pace
 
-    latency._TIMES, latency._IN_TURN, latency._REST = 10, {1: 10, 32: 5}, 0.0
+    latency._TIMES, latency._IN_TURN, latency._REST = 2, {1: 10, 32: 5}, 0.0
+    pace.STEPS = 3
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -276,6 +276,13 @@ class DrawsAtRandom(LinearProbe, abstract=True):
         return model
 
 
+class StumblesAtEachStep(FullFineTuning, abstract=True):
+    """Walks elsewhere each time."""
+
+    def on_step(self, model, step):
+        model.head.linear.bias.data += float(np.random.default_rng().random())
+
+
 @pytest.mark.parametrize(
     ("method", "claim", "sentence"),
     [
@@ -283,6 +290,7 @@ class DrawsAtRandom(LinearProbe, abstract=True):
         (ForgetsAGroup, "groups_every_parameter_once", "would train but stands in no group"),
         (KeepsItsWrapper, "hands_back_the_plain_model", "the modules are not those it came with"),
         (DrawsAtRandom, "same_seed_gives_the_same_bits", "two runs with one seed differ"),
+        (StumblesAtEachStep, "resumes_to_the_same_bits", "two runs with one seed differ"),
     ],
 )
 def test_a_method_that_breaks_the_contract_is_found(method, claim, sentence):
