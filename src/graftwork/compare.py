@@ -262,7 +262,9 @@ def _entrants(
         for spec in names(Baseline) if baselines is None else baselines:
             baseline = parse(Baseline, spec)
             reads_model = baseline.name == "nearest-neighbours"
-            if data.task in baseline.tasks and (reads_model or i == 0):
+            if data.reads not in baseline.reads and baselines is not None:
+                raise InputError(f"The baseline {baseline.name!r} counts words, and these are pictures. Leave it out.")
+            if data.task in baseline.tasks and data.reads in baseline.reads and (reads_model or i == 0):
                 yield Entrant(baseline.name + (where if reads_model else ""), str(model), (), baseline)
         said: dict[str, int] = {}
         recipes = [recipe_of(spec) for spec in (RACING if methods is None else methods)]

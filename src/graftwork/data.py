@@ -202,6 +202,21 @@ class Data:
         """Similarity: whether rows are triplets, which have no label but their order."""
         return self.task == "similarity" and not self.columns.label
 
+    def require_texts(self, verb: str) -> None:
+        """Refuse pictures where words are worked on.
+
+        Args:
+            verb: what is asked for, as `graft augment`.
+
+        Raises:
+            InputError: these are pictures.
+        """
+        if self.reads != "text":
+            raise InputError(
+                f"{verb} works on texts, and {self.name!r} holds pictures. Of pictures there are graft check, fit, "
+                "compare, advise and compress."
+            )
+
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
             raise InputError(f"The data has no split {split!r}. {suggest(split, self.splits)}")

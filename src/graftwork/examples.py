@@ -100,6 +100,11 @@ class Examples:
         alike = self.modality.shape is not None
         return np.asarray(self.ids[place] if alike else self.ids[self.starts[place] : self.starts[place + 1]])
 
+    def read_all(self, places: np.ndarray) -> np.ndarray:
+        """Some windows in one array, as `ids` has them."""
+        alike = self.modality.shape is not None
+        return self.ids[places] if alike else np.concatenate([self.read(place) for place in places])
+
     def target(self, place: int) -> np.ndarray:
         """What is asked of one window."""
         if self.task.token_level:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 
@@ -27,6 +27,7 @@ from graftwork.rebuilding import picture_model, save_encoder
 from graftwork.rebuilding import start_from_nothing as start_to_see
 
 if TYPE_CHECKING:
+    from graftwork.data import Data
     from graftwork.model import TransferModel
     from graftwork.pretrain import Request
     from graftwork.run import Run
@@ -43,10 +44,13 @@ OWN = {
 class Material(Protocol):
     """What `pretrain` asks of a material."""
 
-    unit: str
+    unit: ClassVar[str]
     """What passes by while it is learned: `tokens`, `pictures`."""
-    source: Corpus | Gallery
-    """What is read; has a `name`, `files` and a `fingerprint`."""
+
+    @property
+    def source(self) -> Corpus | Gallery:
+        """What is read; has a `name`, `files` and a `fingerprint`."""
+        ...
 
     def start(self, begins: Path | None, folder: Path, told: Told) -> dict[str, Any]:
         """Write what training begins from, where that is not `begins` itself; gives what the run should tell of it."""
@@ -135,7 +139,7 @@ class PlainText:
     def __init__(self, request: Request, pretext: Pretext):
         self.request, self.pretext = request, pretext
         try:
-            self.source: Corpus = Corpus(request.corpus, request.column, request.deduplicate)
+            self.source = Corpus(request.corpus, request.column, request.deduplicate)
         except InputError:
             if Path(request.corpus).is_dir() and pictures_in(Path(request.corpus)):
                 raise InputError(
@@ -218,7 +222,7 @@ class Pictures:
                 f"Pictures of {request.image_size} pixels cannot be cut into patches of {request.patch}. Give a --patch "
                 "that divides --image-size, and is smaller."
             )
-        self.source: Gallery = Gallery(request.corpus)
+        self.source = Gallery(request.corpus)
 
     def start(self, begins: Path | None, folder: Path, told: Told) -> dict[str, Any]:
         """A network."""
@@ -236,7 +240,7 @@ class Pictures:
         """Pixels."""
         if split == "train":
             told("Reading the pictures ...")
-        return tokenised(self.source, split, model.task, model.modality)
+        return tokenised(cast("Data", self.source), split, model.task, model.modality)
 
     def units(self, examples: int) -> int:
         """Pictures."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Modality(Protocol):
     """What `TransferModel` and `fit` ask of a modality."""
 
-    reads: str
+    reads: ClassVar[str]
     """What a raw example is: `text` or `image`, as `Data.reads` says it."""
     max_length: int
     """The longest example the model reads, in the states that it gives of it (tokens, patches), special ones included.
@@ -32,7 +32,7 @@ class Modality(Protocol):
     """Where the state is that a template asks for."""
     shape: tuple[int, ...] | None
     """Of every example's array, where all are alike; None where lengths differ."""
-    dtype: type[np.generic]
+    dtype: ClassVar[type[np.generic]]
     """Of an example's numbers."""
 
     @property

@@ -51,7 +51,8 @@ def pixels(file: str | Path, size: int, resample: int = 2) -> np.ndarray:
     except FileNotFoundError:
         raise InputError(f"There is no picture {str(file)!r}. Check its name.") from None
     except _unreadable() as error:
-        raise InputError(f"{str(file)!r} cannot be read as a picture: {first_line(error)}. Replace it.") from None
+        why = "its format is not known" if "identify" in str(error) else first_line(error)
+        raise InputError(f"{str(file)!r} cannot be read as a picture: {why}. Replace it.") from None
     if picture.size != (size, size):
         picture = picture.resize((size, size), resample=resample)
     return np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)

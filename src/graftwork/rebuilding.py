@@ -69,7 +69,7 @@ class RebuildingNetwork(HeadNetwork):
             states: of the picture as a whole and of each patch that was seen, (batch, 1 + seen, dim).
             seen: which those are, (batch, seen).
         """
-        patches = self.decoder.decoder_pos_embed.shape[1] - 1  # type: ignore[union-attr, index]
+        patches = int(self.decoder.get_buffer("decoder_pos_embed").shape[1]) - 1
         there = torch.arange(seen.shape[1], device=seen.device).expand_as(seen)
         places = torch.full((len(seen), patches), seen.shape[1], device=seen.device)  # what is hidden looks all alike
         return self.decoder(states, places.scatter_(1, seen, there)).logits
@@ -94,8 +94,9 @@ def decoder_for(config: Any, layers: int) -> nn.Module:
     described = ViTMAEConfig(
         hidden_size=config.hidden_size, image_size=config.image_size, patch_size=config.patch_size,
         decoder_hidden_size=width, decoder_num_hidden_layers=layers, decoder_intermediate_size=4 * width,
-        decoder_num_attention_heads=width // _HEAD_WIDTH, attn_implementation="sdpa",
+        decoder_num_attention_heads=width // _HEAD_WIDTH,
     )  # fmt: skip
+    described._attn_implementation = "sdpa"
     decoder = ViTMAEDecoder(described, (config.image_size // config.patch_size) ** 2)
     positions = decoder.decoder_pos_embed.detach()
     del decoder.decoder_pos_embed
