@@ -219,6 +219,10 @@ def compare(
     if "test" not in loaded.splits:
         raise InputError("A race is decided on a test split, and the data has none. Leave test at its default of 0.1.")
     entrants = list(_entrants(methods, models, baselines, loaded))
+    if baselines is None and loaded.reads == "image" and on_event:
+        on_event(
+            {"event": "note", "message": "No tf-idf among the baselines: it counts words, and these are pictures."}
+        )
     which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not which:
         raise InputError("A race needs at least one seed. Give --seeds 3.")

@@ -39,38 +39,18 @@ class Gallery:
         self.path = path.resolve()
         self.files = [self.path]
         found = splits_in(self.path)
-        self._given = {
+        given = {
             "train": [*found.get("train", found.get("", [])), *found.get("target", [])],
             "validation": found.get("validation", []),
         }
-        if not self._given["train"]:
+        if not given["train"]:
             raise InputError(f"{str(path)!r} holds no pictures. Known: .png, .jpg, .jpeg, .bmp and .webp.")
+        self._splits = _read(given, self.name)
 
     @property
     def name(self) -> str:
         """The folder's."""
         return self.path.name
-
-    @cached_property
-    def _splits(self) -> dict[str, Split]:
-        rows = {split: [(str(file), digest(file)) for file in files] for split, files in self._given.items()}
-        damaged = [file for each in rows.values() for file, content in each if not content]
-        if damaged:
-            raise InputError(
-                f"{len(damaged):,} of {sum(map(len, rows.values())):,} pictures cannot be read, such as {damaged[0]!r}. "
-                "Replace them, or take them out."
-            )
-        if not rows["validation"]:
-            held = {content for _, content in rows["train"] if int(content[:16], 16) < HELD_OUT * 2**64}
-            held = held or {min(content for _, content in rows["train"])}
-            rows["validation"] = [row for row in rows["train"] if row[1] in held]
-            rows["train"] = [row for row in rows["train"] if row[1] not in held]
-        if len(rows["train"]) < _LEAST:
-            raise InputError(
-                f"{len(rows['train'])} pictures of {self.name!r} are left to learn from. Give at least {_LEAST}, of "
-                "different content."
-            )
-        return {split: Split(_table(each)) for split, each in rows.items()}
 
     def __getitem__(self, split: str) -> Split:
         return self._splits[split]
@@ -82,6 +62,28 @@ class Gallery:
         for name, split in self._splits.items():
             total.update(f"{name} {len(split)} {''.join(split.shown.to_pylist())}".encode())
         return total.hexdigest()
+
+
+def _read(given: dict[str, list[Path]], name: str) -> dict[str, Split]:
+    """The splits with what each picture holds; without one for validation, some of train's are set aside."""
+    rows = {split: [(str(file), digest(file)) for file in files] for split, files in given.items()}
+    damaged = [file for each in rows.values() for file, content in each if not content]
+    if damaged:
+        raise InputError(
+            f"{len(damaged):,} of {sum(map(len, rows.values())):,} pictures cannot be read, such as {damaged[0]!r}. "
+            "Replace them, or take them out."
+        )
+    if not rows["validation"]:
+        held = {content for _, content in rows["train"] if int(content[:16], 16) < HELD_OUT * 2**64}
+        held = held or {min(content for _, content in rows["train"])}
+        rows["validation"] = [row for row in rows["train"] if row[1] in held]
+        rows["train"] = [row for row in rows["train"] if row[1] not in held]
+    if len(rows["train"]) < _LEAST:
+        raise InputError(
+            f"{len(rows['train'])} pictures of {name!r} are left to learn from. Give at least {_LEAST}, of "
+            "different content."
+        )
+    return {split: Split(_table(each)) for split, each in rows.items()}
 
 
 def _table(rows: list[tuple[str, str]]) -> pa.Table:

@@ -174,9 +174,7 @@ def start_from_nothing(size: Size, image_size: int, patch: int, folder: Path) ->
     _begun(network)
     like = ViTMAEConfig(hidden_size=8, decoder_hidden_size=size.width, decoder_num_hidden_layers=0)
     with torch.no_grad():
-        network.embeddings.position_embeddings.copy_(
-            ViTMAEDecoder(like, (image_size // patch) ** 2).decoder_pos_embed
-        )
+        network.embeddings.position_embeddings.copy_(ViTMAEDecoder(like, (image_size // patch) ** 2).decoder_pos_embed)
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
         network.save_pretrained(folder)

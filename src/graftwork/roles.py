@@ -147,11 +147,11 @@ class Roles:
         if missing:
             columns = [_text_column(reading, table, set())]
         for batch in table.to_batches():
-            yield self._batch([batch.column(column) for column in columns], None, batch.column(ROW), reading.homes.get(name))
+            yield self._batch(
+                [batch.column(column) for column in columns], None, batch.column(ROW), reading.homes.get(name)
+            )
 
-    def _batch(
-        self, texts: list[pa.Array], label: pa.Array | None, row: pa.Array, home: Path | None
-    ) -> pa.RecordBatch:
+    def _batch(self, texts: list[pa.Array], label: pa.Array | None, row: pa.Array, home: Path | None) -> pa.RecordBatch:
         lists = self.task == "tagging" or self.multi_label
         kind = pa.list_(pa.string()) if lists else pa.string()
         if label is None:

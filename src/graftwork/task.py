@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-
 @dataclass(frozen=True)
 class Window:
     """One row of the network's batch: a whole example, or the part of a long one that fits."""

@@ -235,7 +235,9 @@ def evaluate(
 @verb(json="run, predictions [{text, label, confidence, unsure, probabilities}]; with --out: run, out, rows")
 def predict(
     run: typed.Folder,
-    text: Annotated[str, typer.Argument(metavar="TEXT|FILE", help="A text, a file of texts, - for standard input; or pictures.")],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT|FILE", help="A text, a file of texts, - for standard input; or pictures.")
+    ],
     others: Annotated[
         list[str] | None,
         typer.Argument(metavar="[OTHER]...", help="What to compare it with: a text; of a model of triplets, two."),

@@ -445,10 +445,7 @@ class _TwoDomains(Objective):
         longest = int(self.train.lengths[places].max())
         padded = "attention_mask" in batch.inputs
         whole = {"embedding"} if padded and not self.model.reads_tokens else set() if padded else set(batch.inputs)
-        inputs = {
-            name: value[rows] if name in whole else value[rows, :longest]
-            for name, value in batch.inputs.items()
-        }
+        inputs = {name: value[rows] if name in whole else value[rows, :longest] for name, value in batch.inputs.items()}
         return Batch(inputs, batch.targets[rows], places)
 
     def after_step(self, step: int, fraction: float) -> None:

@@ -8,14 +8,18 @@ import numpy as np
 
 from graftwork.data import empty_inputs
 from graftwork.finding import Finding, Kind, number
-from graftwork.symptom import Case, rows_where, some, symptom
+from graftwork.symptom import Case, rows_where, symptom
+
+NAMED = 3
+"""So many files are named by their whole paths."""
 
 
 @symptom("damaged-picture", "error", "Pictures are missing, cut off or damaged: nothing can be learned from them.")
 def _damaged_picture(say: Kind, case: Case) -> Iterator[Finding]:
     for name, split in case.data.splits.items():
         if split.pictures and (mask := empty_inputs(split)).any():
-            files = some(split.inputs(np.flatnonzero(mask)), limit=3)
-            message = f"{number(int(mask.sum()), 'picture')} of {name} cannot be read: {files}."
+            count = int(mask.sum())
+            files = ", ".join(map(repr, split.inputs(np.flatnonzero(mask)[:NAMED]))) + " ..." * (count > NAMED)
+            message = f"{number(count, 'picture')} of {name} cannot be read: {files}."
             fix = "Replace them, or remove such rows with --drop empty."
             yield say(message, **rows_where(split, mask, name), fix=fix)

@@ -20,7 +20,12 @@ from graftwork.symptom import (
 )
 
 
-@symptom("label-in-text", "warning", "The texts name their own label: the model will read it instead of understanding.", of_words=True)
+@symptom(
+    "label-in-text",
+    "warning",
+    "The texts name their own label: the model will read it instead of understanding.",
+    of_words=True,
+)
 def _label_in_text(say: Kind, case: Case) -> Iterator[Finding]:
     names = [name for name in case.train.counts if len(name.strip()) >= 3]
     if not case.single or not 1 < len(names) <= 1000 or copies(case):

@@ -18,7 +18,9 @@ from graftwork.symptom import (
 )
 
 
-@symptom("empty-text", "error", "Rows have no text: nothing can be learned from them or said about them.", of_words=True)
+@symptom(
+    "empty-text", "error", "Rows have no text: nothing can be learned from them or said about them.", of_words=True
+)
 def _empty_text(say: Kind, case: Case) -> Iterator[Finding]:
     for name, split in case.data.splits.items():
         if (mask := empty_inputs(split)).any():
