@@ -102,7 +102,7 @@ def test_equal_pictures_stay_on_one_side_of_a_cut(album: Path, tmp_path: Path):
 def test_a_table_names_pictures_from_its_own_folder(album: Path, tmp_path: Path, ending: str):
     shutil.copytree(album, tmp_path / "all")
     for split in ("train", "validation", "test"):
-        files = [file for file in sorted((tmp_path / "all" / split).rglob("*.png"))]
+        files = sorted((tmp_path / "all" / split).rglob("*.png"))
         rows = [{"kind": f.parent.name, "file": str(f.relative_to(tmp_path))} for f in files]
         lines = (
             ["kind,file", *(f"{r['kind']},{r['file']}" for r in rows)] if ending == ".csv" else map(json.dumps, rows)
@@ -263,7 +263,7 @@ def test_a_preprocessing_that_was_changed_is_refused(fitted: Any, tmp_path: Path
     shutil.copytree(fitted.path / "model", tmp_path / "model")
     file = tmp_path / "model" / "preprocessor_config.json"
     file.write_text(file.read_text().replace("0.5", "0.4"))
-    with pytest.raises(InputError, match="preprocessor_config.json in .* is not the file that was saved"):
+    with pytest.raises(InputError, match=r"preprocessor_config\.json in .* is not the file that was saved"):
         TransferModel.load(tmp_path / "model")
 
 

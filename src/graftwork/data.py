@@ -261,7 +261,8 @@ class Data:
                 train.csv, validation.csv, test.csv (or other formats); a folder of pictures, as SPLIT/CLASS/... or
                 CLASS/...; a `save_to_disk` folder of `datasets`; a folder
                 written by `save`; `owner/name` on the hub; `pydocs`; a DataFrame; or a dict of split -> rows.
-            text: The column that is read, texts or the paths of pictures (from the file's own folder); or those that are to be compared, with commas: two, or an anchor, a text
+            text: The column that is read, texts or the paths of pictures (from the file's own folder); or those that
+                are to be compared, with commas: two, or an anchor, a text
                 that is nearer to it and one that is not. Inferred and said aloud when not given.
             label: The column that is predicted; likewise.
             task: "classification", "tagging" or "similarity"; inferred when not given.
@@ -607,8 +608,10 @@ def _drop(splits: dict[str, Split], drop: tuple[str, ...], dropped: dict[str, in
 
 
 def empty_inputs(split: Split) -> np.ndarray:
-    """Which rows have no text (only white space, or no words), lack one of several, or a picture that can be read:
-    (rows,) bool."""
+    """Which rows lack a text (it is white space, or without words), one of several, or a picture: (rows,) bool.
+
+    A picture that cannot be read is none.
+    """
     column = split.shown
     if split.compares:
         blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.list_flatten(column))), 0)
@@ -719,9 +722,10 @@ def _cut(
             raise DataError([TOO_FEW_ROWS(message, fix=f"Add rows, give a {name} file, or cut none with {name}=0.")])
         splits[name], splits["train"] = train.where(leaves), train.where(~leaves)
         groups[name], groups["train"] = groups["train"][leaves], groups["train"][~leaves]
+        alike = "equal pictures" if train.pictures else "near-identical texts"
         said.append(
             f"No {name} split was given: {len(splits[name]):,} of {number(whole, 'row')} were set aside "
-            f"(stratified, seed {seed}, {'equal pictures' if train.pictures else 'near-identical texts'} kept together)."
+            f"(stratified, seed {seed}, {alike} kept together)."
         )
     return splits, groups
 

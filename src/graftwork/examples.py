@@ -1,8 +1,8 @@
 """Examples as the network reads them: a split tokenised once, kept on disk, and the batches cut from it.
 
-Token ids (or pixels) lie in one flat memory-mapped array, so a split is bounded by disk, not memory. Batches hold a fixed number
-of examples (that is the method's business and changes results) cut from length-sorted windows, so that hardly any
-padding is computed; each is split further only where the hardware asks for it, which changes no result.
+Token ids (or pixels) lie in one flat memory-mapped array, so a split is bounded by disk, not memory. Batches hold a
+fixed number of examples (that is the method's business and changes results) cut from length-sorted windows, so that
+hardly any padding is computed; each is split further only where the hardware asks for it, which changes no result.
 """
 
 from __future__ import annotations

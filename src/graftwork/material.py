@@ -143,7 +143,7 @@ class PlainText:
         except InputError:
             if Path(request.corpus).is_dir() and pictures_in(Path(request.corpus)):
                 raise InputError(
-                    f"{request.corpus!r} holds pictures. Say how to learn from them: --objective masked-autoencoder, or "
+                    f"{request.corpus!r} holds pictures. Say how to learn from them: --objective masked-autoencoder or "
                     "--objective image-denoising."
                 ) from None
             raise
@@ -206,7 +206,8 @@ class PlainText:
             score="perplexity",
             form=".1f",
             good_for="Good for: a base to fit a task on (`graft fit DATA --model RUN`), and to look at what it knows. "
-            "It has read no more\nthan the texts above: it knows their words and their time, and is no source of facts.",
+            "It has read no more\n"
+            "than the texts above: it knows their words and their time, and is no source of facts.",
         )
 
 
@@ -219,8 +220,8 @@ class Pictures:
         self.request, self.pretext = request, pretext
         if request.image_size % request.patch or request.image_size < 2 * request.patch:
             raise InputError(
-                f"Pictures of {request.image_size} pixels cannot be cut into patches of {request.patch}. Give a --patch "
-                "that divides --image-size, and is smaller."
+                f"Pictures of {request.image_size} pixels cannot be cut into patches of {request.patch}. Give a "
+                "--patch that divides --image-size, and is smaller."
             )
         self.source = Gallery(request.corpus)
 
@@ -270,7 +271,7 @@ class Pictures:
             source=f"Pictures: {', '.join(run.data['files'])}",
             size=f"{self.pretext.decoder_layers} blocks of decoder, thrown away, among them",
             held_out=f"Held-out pictures: mean squared difference {metrics['loss']:.3f}, "
-            f"{100 * metrics['explained']:.1f} % of the variance of what is to be rebuilt.",
+            f"{100 * metrics['explained']:.1f} % of the variance of what is to be rebuilt is told.",
             score="explained",
             form=".1%",
             good_for="Good for: a base to fit a task of pictures on (`graft fit PICTURES --model RUN`); plain "

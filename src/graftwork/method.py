@@ -229,9 +229,10 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     has |= {"labels"} if data.labels else set()
     has |= {"target"} & set(data.splits)
     has |= {"text"} if data.reads == "text" else set()
+    nouns = "texts" if data.reads == "text" else "pictures"
     means = {
         "labels": "a label for every training example",
-        "target": f"unlabelled {'texts' if data.reads == 'text' else 'pictures'} of the target domain; give them with --target FILE, or target=...",
+        "target": f"unlabelled {nouns} of the target domain; give them with --target FILE, or target=...",
         "mask-token": "a model with a mask token",
         "pooled": "a task with one answer a text, such as classification",
         "one-class": "one class a text",

@@ -95,8 +95,8 @@ def require_reader(model: str | Path, reads: str) -> None:
         return
     if reads == "image":
         raise InputError(
-            f"Model {str(model)!r} reads texts, and these are pictures. Give one of pictures with --model; make one by: "
-            "graft pretrain PICTURES --objective masked-autoencoder"
+            f"Model {str(model)!r} reads texts, and these are pictures. Give one of pictures with --model; to make "
+            "one: graft pretrain PICTURES --objective masked-autoencoder"
         )
     raise InputError(f"Model {str(model)!r} reads pictures, and these are texts. Give one of texts, such as minilm.")
 

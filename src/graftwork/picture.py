@@ -1,4 +1,4 @@
-"""A picture file: found by its ending, named by its content, read as pixels of one size. The one file that knows Pillow.
+"""A picture file: found by its ending, named by its content, read as pixels of one size, all of it by Pillow.
 
 What a file's bytes are, not where it lies, says which picture it is; one that cannot be read has no content.
 """

@@ -135,8 +135,8 @@ def pretrain(
         request = Request(
             corpus=str(corpus), column=column, deduplicate=deduplicate, model=None if model is None else str(model),
             size=size,  # type: ignore[arg-type]
-            pieces=pieces, extend=extend, length=length, image_size=image_size, patch=patch, method=method.spec(), budget=str(Budget.parse(budget)),
-            seed=seed, hardware=Hardware.of(hardware),
+            pieces=pieces, extend=extend, length=length, image_size=image_size, patch=patch, method=method.spec(),
+            budget=str(Budget.parse(budget)), seed=seed, hardware=Hardware.of(hardware),
         )  # fmt: skip
     except ValidationError as error:
         raise InputError(f"The pretraining cannot be read: {wording(error)}.") from None

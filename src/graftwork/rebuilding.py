@@ -106,7 +106,7 @@ def decoder_for(config: Any, layers: int) -> nn.Module:
 
 @torch.no_grad()
 def _begun(network: nn.Module) -> nn.Module:
-    """The network with its products begun as MAE's are (He et al. 2022, appendix A.1): of small width, 0.02 is little."""
+    """The network with its products begun as MAE's are (He et al. 2022, appendix A.1), whatever the width."""
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.xavier_uniform_(module.weight.view(len(module.weight), -1))

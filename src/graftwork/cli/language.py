@@ -100,8 +100,8 @@ def show_pretrained(screen: Screen, run: Run) -> None:
     screen.say(
         f"Held-out text: perplexity {found['perplexity']:.1f}, {found['accuracy']:.1%} of what is asked told right."
         if "perplexity" in found
-        else f"Held-out pictures: mean squared difference {found['loss']:.3f}, {found['explained']:.1%} of the variance "
-        "of what is to be rebuilt."
+        else f"Held-out pictures: mean squared difference {found['loss']:.3f}; {found['explained']:.1%} of the "
+        "variance of what is to be rebuilt is told."
     )
     if "relation_accuracy" in found:
         screen.say(

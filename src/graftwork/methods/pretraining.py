@@ -20,7 +20,7 @@ from graftwork.language import LanguageNetwork, pieces_of
 from graftwork.method import GradientMethod
 from graftwork.model import TransferModel, evaluating
 from graftwork.objective import Objective
-from graftwork.pretext import Pieces, PicturePretext, Pretext
+from graftwork.pretext import PicturePretext, Pieces, Pretext
 from graftwork.pretexts.masked import Masked
 from graftwork.rebuilding import rebuilt
 from graftwork.schedule import Cosine, Schedule
