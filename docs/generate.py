@@ -139,7 +139,8 @@ def results(language: str) -> Iterator[tuple[str, str, str]]:
         ("probe", _probe), ("full", _full), ("tasks", _tasks), ("speed", _speed), ("resume", _resume),
         ("memory", _memory), ("budget", _budget), ("advisor", _advisor), ("ranking", _ranking), ("fewshot", _fewshot),
         ("side", _side), ("meta", _meta), ("lora", _lora), ("imbalance", _imbalance), ("shelf", _shelf),
-        ("cloze", _cloze), ("pretraining", _pretraining), ("domains", _domains), ("continued", _continued),
+        ("cloze", _cloze), ("pretraining", _pretraining), ("images", _images), ("domains", _domains),
+        ("continued", _continued),
         ("curve", _curve), ("compress", _compress),
     ):  # fmt: skip
         file = ROOT / "benchmarks" / "results" / f"{name}.json"
@@ -290,6 +291,21 @@ def _pretraining(found: dict[str, Any], english: bool) -> Iterator[tuple[str, st
         what = "`graft-mini` above the same network with random weights, 32 labels a class" if english else (
             "`graft-mini` 比同结构随机权重高（每类 32 条标签）")  # fmt: skip
         yield what, "; ".join(f"{name} {_interval(gap, sign=True)}" for name, gap in gains.items())
+
+
+def _images(found: dict[str, Any], english: bool) -> Iterator[tuple[str, str]]:
+    summary = found.get("summary", {})
+    names = {"masked-autoencoder": "掩码自编码器", "image-denoising": "图片去噪"}
+    for objective, chinese in names.items():
+        gains = {name: value[f"{objective}, gap"] for name, value in summary.items()}
+        if gains:
+            what = f"pictures: a tiny ViT after 200 steps of `{objective}` above random weights, 32 labels a class"
+            yield (
+                what
+                if english
+                else f"图片：用{chinese}（`{objective}`）练 200 步的小 ViT 比随机权重高（每类 32 条标签）",
+                "; ".join(f"{name} {_interval(gap, sign=True)}" for name, gap in gains.items()),
+            )
 
 
 _PAIRS = 12  # of a part of them there is nothing to tell yet

@@ -23,6 +23,7 @@ from graftwork.extension import extend
 from graftwork.fill import fill
 from graftwork.generate import generate
 from graftwork.language import kind_of, language_model, opened, pieces_of, save_language_model
+from graftwork.material import token_flops
 from graftwork.methods.pretraining import Pretraining, answered
 from graftwork.model import TransferModel
 from graftwork.models import LANGUAGE_MODELS, resolve
@@ -32,7 +33,7 @@ from graftwork.pretexts.causal import Causal
 from graftwork.pretexts.denoising import Denoising, runs, shuffled
 from graftwork.pretexts.masked import Masked
 from graftwork.pretexts.permuted import Permuted
-from graftwork.pretrain import pretrain, token_flops
+from graftwork.pretrain import pretrain
 from graftwork.resume import resume
 from graftwork.testing import tiny_model
 from graftwork.work import Interrupted

@@ -191,6 +191,7 @@ class _Adapting:
         from graftwork.data import Data
 
         data = Data.of({"source": source, "target": self.target, **load})
+        data.require_texts("graft adapt")
         asked = None if method in ("auto", ["auto"]) else method if isinstance(method, (list, tuple)) else [method]
         if asked:
             self._recipe(asked, data)  # refuses what cannot be before anything is measured

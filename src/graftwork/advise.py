@@ -34,6 +34,7 @@ from graftwork.method import GradientMethod, Method, recipe_of, unmet
 from graftwork.methods import RACING
 from graftwork.methods.depth import LowerLayers
 from graftwork.methods.finetune import FullFineTuning
+from graftwork.modalities.text import Text
 from graftwork.model import TransferModel
 from graftwork.models import resolve
 from graftwork.regression import Regression, table
@@ -455,7 +456,9 @@ class _Evidence:
     @cached_property
     def unknown(self) -> float:
         """Share of train's pieces that the vocabulary lacks."""
-        return unknown_share(self.train)
+        modality = self.model.modality
+        unknown = modality.unknown_id if isinstance(modality, Text) else None
+        return 0.0 if unknown is None else float((self.train.ids == unknown).mean())
 
     @cached_property
     def expected(self) -> Outlook:
@@ -498,12 +501,6 @@ class _Evidence:
         if not points:
             raise InputError("Train holds only one class, so there is nothing to learn. Check the label column.")
         return points
-
-
-def unknown_share(texts: Examples) -> float:
-    """Share of the pieces of texts that their model's vocabulary lacks."""
-    unknown = texts.modality.unknown_id
-    return 0.0 if unknown is None else float((texts.ids == unknown).mean())
 
 
 def _reason(evidence: _Evidence, gain: experience.Gain, points: float) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork.dropout import QuickDropout
+from graftwork.layers import few_inputs
 from graftwork.model import evaluating
 
 _NAME = "graftwork"
@@ -85,10 +86,11 @@ def _same(encoder: Any, expected: Tensor) -> bool:
 
 @torch.no_grad()
 def _answers(encoder: nn.Module) -> Tensor:
-    """Of two short texts, one padded, that every vocabulary can spell."""
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    """The states of a few inputs, padding left out."""
+    inputs = few_inputs(encoder)
     with evaluating(encoder):
-        return encoder(input_ids=torch.arange(10).view(2, 5) % 4, attention_mask=mask).last_hidden_state[mask == 1]
+        states = encoder(**inputs).last_hidden_state
+    return states[inputs["attention_mask"] == 1] if "attention_mask" in inputs else states
 
 
 @cache

@@ -201,6 +201,7 @@ def augment(
     if out is not None:
         refuse(Path(out).expanduser(), force=force)
     loaded: Data = Data.of(data)
+    loaded.require_texts("graft augment")
     _refuse_augmented(loaded)
     kinds, machine = _kinds(with_, loaded), Hardware.of(hardware)
     run = check_with if isinstance(check_with, Run) or check_with is None else Run.open(check_with)

@@ -34,6 +34,8 @@ Answers = Callable[[Rows], list[np.ndarray]]
 class Baseline(Choice):
     """A way to answer without fine-tuning anything."""
 
+    reads: ClassVar[frozenset[str]] = frozenset({"text", "image"})
+    """What it can answer about, as `Data.reads` says it."""
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     """The tasks it can answer."""
 

@@ -92,7 +92,8 @@ def check(source: Any, *, model: str | Path | None = "minilm", out: str | Path |
 
     Args:
         source: `Data`, or anything `Data.load` takes.
-        model: Whose tokenizer reads the texts: `minilm`, a folder, a hub id; None leaves out what needs one.
+        model: Whose tokenizer reads the texts: `minilm`, a folder, a hub id; None leaves out what needs one. Of
+            pictures no model is asked.
         out: The folder that results will be written to.
         load: Options of `Data.load`.
 
@@ -110,7 +111,7 @@ def check(source: Any, *, model: str | Path | None = "minilm", out: str | Path |
         data = Data.load(source, **load)
     except DataError as error:
         return Report(_sorted(error.findings))
-    case = Case(data, text, Path(out) if out is not None else None)
+    case = Case(data, text if data.reads == "text" else None, Path(out) if out is not None else None)
     found = [finding for kind, look in SYMPTOMS for finding in look(kind, case)]
     return Report(_sorted([*data.findings, *found]), data, _ledger(case), _summary(case))
 
@@ -118,10 +119,11 @@ def check(source: Any, *, model: str | Path | None = "minilm", out: str | Path |
 def _tokenizer(model: str | Path | None) -> Text | None:
     if model is None:
         return None
-    from graftwork.modalities.text import Text
+    from graftwork.modalities import Text, reads_pictures
     from graftwork.models import resolve
 
-    return Text.from_folder(resolve(model))
+    folder = resolve(model)
+    return None if reads_pictures(folder) else Text.from_folder(folder)
 
 
 def _sorted(findings: Any) -> tuple[Finding, ...]:

@@ -67,14 +67,14 @@ class Cloze:
         self._weight = decoder.weight.detach().to(model.device)  # (pieces, dim)
         self._bias = torch.zeros(len(self._weight)) if decoder.bias is None else decoder.bias.detach()
         self._bias = self._bias.to(model.device)
-        self.vocabulary = WholeWords(model.modality.tokenizer)
+        self.vocabulary = WholeWords(model.text.tokenizer)
         ids = torch.from_numpy(self.vocabulary.ids).to(model.device)
         self.vectors, self.biases = self._weight[ids], self._bias[ids]
 
     def read(self, template: str) -> str | None:
         """As much of a template as the model reads; None where it cannot, or little of a text would fit."""
         try:
-            modality = self.model.modality.within(Template(template))
+            modality = self.model.text.within(Template(template))
         except InputError:
             return None
         assert modality.template is not None
@@ -83,7 +83,7 @@ class Cloze:
 
     def gap(self, template: str) -> Gap:
         """What the rows say at the gap of a template that can be `read`."""
-        modality = self.model.modality.within(Template(template))
+        modality = self.model.text.within(Template(template))
         return Gap(modality, self._states(modality, self.texts), self._states(modality, NOTHING))
 
     def scores(self, modality: Text, states: Tensor, words: Sequence[Sequence[str]]) -> Tensor:
@@ -105,7 +105,7 @@ class Cloze:
         """The mean log probability of each whole word at the gap, over rows that each stand in a template: (words,)."""
         found = [
             self.word_scores(
-                self._states(self.model.modality.within(Template(template)), [self.texts[int(r)] for r in rows])
+                self._states(self.model.text.within(Template(template)), [self.texts[int(r)] for r in rows])
             )
             for template, rows in templates.items()
         ]

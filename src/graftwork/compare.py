@@ -123,6 +123,10 @@ def compare(
     if "test" not in loaded.splits:
         raise InputError("A race is decided on a test split, and the data has none. Leave test at its default of 0.1.")
     entrants = list(_entrants(methods, models, baselines, loaded))
+    if baselines is None and loaded.reads == "image" and on_event:
+        on_event(
+            {"event": "note", "message": "No tf-idf among the baselines: it counts words, and these are pictures."}
+        )
     which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not which:
         raise InputError("A race needs at least one seed. Give --seeds 3.")
@@ -166,7 +170,9 @@ def _entrants(
         for spec in names(Baseline) if baselines is None else baselines:
             baseline = parse(Baseline, spec)
             reads_model = baseline.name == "nearest-neighbours"
-            if data.task in baseline.tasks and (reads_model or i == 0):
+            if data.reads not in baseline.reads and baselines is not None:
+                raise InputError(f"The baseline {baseline.name!r} counts words, and these are pictures. Leave it out.")
+            if data.task in baseline.tasks and data.reads in baseline.reads and (reads_model or i == 0):
                 yield Entrant(baseline.name + (where if reads_model else ""), str(model), (), baseline)
         said: dict[str, int] = {}
         recipes = [recipe_of(spec) for spec in (RACING if methods is None else methods)]

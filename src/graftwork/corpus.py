@@ -294,7 +294,7 @@ def windows(
     Raises:
         InputError: there is too little text for a single window.
     """
-    modality = model.modality
+    modality = model.text
     around = modality.tokenizer.encode("", add_special_tokens=True).ids
     between = around[-1] if around else modality.pad_id
     key = hashlib.sha256(

@@ -56,7 +56,8 @@ class Split:
     """The rows of one split: `inputs` and `labels` by position, `rows` by number in the source file."""
 
     table: pa.Table
-    """Columns `input` (text, or list of words), `label` (text, or list of names or tags) and `row`."""
+    """Columns `input` (text, or list of words), `label` (text, or list of names or tags) and `row`; where inputs are
+    files of pictures, also `digest`, which says what they show and is empty where one cannot be read."""
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -87,9 +88,19 @@ class Split:
         return read and not asked
 
     @property
+    def pictures(self) -> bool:
+        """Whether each input is the file of a picture."""
+        return "digest" in self.table.column_names
+
+    @property
+    def shown(self) -> pa.ChunkedArray:
+        """The column that says what is there to be read: the inputs, or what their files hold."""
+        return self.table["digest" if self.pictures else "input"]
+
+    @property
     def content(self) -> pa.ChunkedArray:
-        """What makes two rows the same: the text, the words, all texts, or both of a pair in either order."""
-        column = self.table["input"]
+        """What makes two rows the same: the text, the words, the picture, or both texts of a pair in either order."""
+        column = self.shown
         if not self.compares or (len(column) and len(column[0]) != 2):
             return column
         one, other = pc.list_element(column, 0), pc.list_element(column, 1)
@@ -170,6 +181,11 @@ class Data:
     """Similarity: whether each pair has a number, and not one of two classes."""
 
     @property
+    def reads(self) -> Literal["text", "image"]:
+        """What a row is: texts, or a picture; the `reads` of a modality."""
+        return "image" if self["train"].pictures else "text"
+
+    @property
     def texts(self) -> int:
         """How many texts a row is: two of pairs, three of triplets, else one."""
         return 3 if self.ordered else 2 if self.task == "similarity" else 1
@@ -186,6 +202,21 @@ class Data:
         """Similarity: whether rows are triplets, which have no label but their order."""
         return self.task == "similarity" and not self.columns.label
 
+    def require_texts(self, verb: str) -> None:
+        """Refuse pictures where words are worked on.
+
+        Args:
+            verb: what is asked for, as `graft augment`.
+
+        Raises:
+            InputError: these are pictures.
+        """
+        if self.reads != "text":
+            raise InputError(
+                f"{verb} works on texts, and {self.name!r} holds pictures. Of pictures there are graft check, fit, "
+                "compare, advise and compress."
+            )
+
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
             raise InputError(f"The data has no split {split!r}. {suggest(split, self.splits)}")
@@ -201,7 +232,7 @@ class Data:
         for name in sorted(self.splits):
             table = self.splits[name].table
             total.update(f"{name} {table.num_rows} ".encode())
-            total.update(_digest(table["input"]) + _digest(table["label"]))
+            total.update(_digest(self.splits[name].shown) + _digest(table["label"]))
         return total.hexdigest()
 
     @classmethod
@@ -227,9 +258,11 @@ class Data:
 
         Args:
             source: A .csv, .tsv, .jsonl, .json, .parquet or .arrow file (the text ones also as .gz); a folder with
-                train.csv, validation.csv, test.csv (or other formats); a `save_to_disk` folder of `datasets`; a folder
+                train.csv, validation.csv, test.csv (or other formats); a folder of pictures, as SPLIT/CLASS/... or
+                CLASS/...; a `save_to_disk` folder of `datasets`; a folder
                 written by `save`; `owner/name` on the hub; `pydocs`; a DataFrame; or a dict of split -> rows.
-            text: The column that is read; or those that are to be compared, with commas: two, or an anchor, a text
+            text: The column that is read, texts or the paths of pictures (from the file's own folder); or those that
+                are to be compared, with commas: two, or an anchor, a text
                 that is nearer to it and one that is not. Inferred and said aloud when not given.
             label: The column that is predicted; likewise.
             task: "classification", "tagging" or "similarity"; inferred when not given.
@@ -269,7 +302,11 @@ class Data:
 
         roles = infer(reading, text=text, label=label, task=task, multi_label=multi_label, positive=positive)
         findings, dropped = _ragged(reading, drop)
-        splits = {name: Split(spool(roles.rows(reading.tables[name]))) for name in SPLITS if name in reading.tables}
+        splits = {
+            name: Split(spool(roles.rows(reading.tables[name], reading.homes.get(name))))
+            for name in SPLITS
+            if name in reading.tables
+        }
         said = list(roles.said)
         if unlabelled is not None:
             splits["target"] = Split(spool(roles.unlabelled(unlabelled)))
@@ -358,6 +395,8 @@ class Data:
         """
         if self.task != "classification":
             raise InputError(f"class_names needs classes, and the task is {self.task!r}. Leave it out.")
+        if self.reads != "text":
+            raise InputError("class_names makes texts of the names of classes, and these are pictures. Leave it out.")
         if (self["train"].rows == _OF_NO_ROW).any():
             return self
         texts = [_as_words(name) for name in self.labels]
@@ -383,9 +422,9 @@ class Data:
     def near_held_out(self, texts: pa.ChunkedArray) -> np.ndarray:
         """Which of these texts are near-identical to one of validation or test, as the cuts understand it: (n,) bool.
 
-        Such a text must not be learned from, wherever it comes from. `texts` is of the type of the column `input`.
+        Such a text must not be learned from, wherever it comes from. `texts` is of the type of the column `shown`.
         """
-        held = [self[name].table["input"] for name in ("validation", "test") if name in self]
+        held = [self[name].shown for name in ("validation", "test") if name in self]
         groups = splitting.groups([*held, texts])
         count = len(groups) - len(texts)
         return np.isin(groups[count:], groups[:count])
@@ -569,8 +608,11 @@ def _drop(splits: dict[str, Split], drop: tuple[str, ...], dropped: dict[str, in
 
 
 def empty_inputs(split: Split) -> np.ndarray:
-    """Which rows have no text (only white space, or no words), or lack one of several: (rows,) bool."""
-    column = split.table["input"]
+    """Which rows lack a text (it is white space, or without words), one of several, or a picture: (rows,) bool.
+
+    A picture that cannot be read is none.
+    """
+    column = split.shown
     if split.compares:
         blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.list_flatten(column))), 0)
         return blank.to_numpy().reshape(len(column), -1).any(axis=1)
@@ -673,16 +715,17 @@ def _cut(
         train = splits["train"]
         leaves = splitting.cut(_strata(train, scored), groups["train"], share * whole / len(train), seed)
         if not leaves.any() or leaves.all():
-            distinct = number(len(np.unique(groups["train"])), "distinct text")
+            distinct = number(len(np.unique(groups["train"])), f"distinct {'picture' if train.pictures else 'text'}")
             message = (
                 f"{number(len(train), 'row')} with {distinct} are too few to cut a {name} split of {share:.0%} from."
             )
             raise DataError([TOO_FEW_ROWS(message, fix=f"Add rows, give a {name} file, or cut none with {name}=0.")])
         splits[name], splits["train"] = train.where(leaves), train.where(~leaves)
         groups[name], groups["train"] = groups["train"][leaves], groups["train"][~leaves]
+        alike = "equal pictures" if train.pictures else "near-identical texts"
         said.append(
             f"No {name} split was given: {len(splits[name]):,} of {number(whole, 'row')} were set aside "
-            f"(stratified, seed {seed}, near-identical texts kept together)."
+            f"(stratified, seed {seed}, {alike} kept together)."
         )
     return splits, groups
 

@@ -171,7 +171,7 @@ def _with_texts(data: Data, teacher: Run, unlabelled: Any, folder: Path) -> tupl
         raise InputError(f"'{unlabelled}' holds no texts that are not in validation or test already.")
     labels = [answer.label for answer in TransferModel.load(teacher.path / "model").predict(inputs)]
     train = data["train"].table
-    columns = {"input": inputs, "label": labels, "row": texts.rows}
+    columns = {"input": inputs, "label": labels, "row": texts.rows, "digest": texts.shown.to_pylist()}
     more = pa.table({name: pa.array(columns[name], train.schema.field(name).type) for name in train.column_names})
     splits: dict[str, Split] = {**data.splits, "train": Split(pa.concat_tables([train, more]))}
     replace(data, splits=MappingProxyType(splits), groups={}).save(folder)

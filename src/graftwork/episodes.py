@@ -102,6 +102,8 @@ class _Reader(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """(batch, dim)."""
+        if "attention_mask" not in inputs:  # nothing is padded
+            return self.model.embed(inputs)
         lengths = inputs["attention_mask"].sum(dim=1)
         order = lengths.argsort(stable=True)
         parts = [

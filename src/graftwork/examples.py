@@ -1,8 +1,8 @@
 """Examples as the network reads them: a split tokenised once, kept on disk, and the batches cut from it.
 
-Token ids lie in one flat memory-mapped array, so a split is bounded by disk, not memory. Batches hold a fixed number
-of examples (that is the method's business and changes results) cut from length-sorted windows, so that hardly any
-padding is computed; each is split further only where the hardware asks for it, which changes no result.
+Token ids (or pixels) lie in one flat memory-mapped array, so a split is bounded by disk, not memory. Batches hold a
+fixed number of examples (that is the method's business and changes results) cut from length-sorted windows, so that
+hardly any padding is computed; each is split further only where the hardware asks for it, which changes no result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from graftwork.task import Task
 
 if TYPE_CHECKING:
     from graftwork.data import Data, Split
-    from graftwork.modalities.text import Text
+    from graftwork.modality import Modality
 
 _CHUNK = 4096
 _SORTED_WINDOW = 200  # batches; the more, the less padding, and texts of one length still meet at random
@@ -47,10 +47,11 @@ class Batch:
 
 
 class Examples:
-    """One tokenised split.
+    """One tokenised split; of pictures, their pixels.
 
     Attributes:
-        lengths: tokens of each window, (windows,).
+        lengths: tokens (of pictures, patches) of each window, (windows,): the states that the encoder gives.
+        ids: of all windows, one after the other, (tokens,) int32; pictures' pixels, (windows, 3, height, width) uint8.
         example: which row of the split each window belongs to, (windows,); more than one window where a long text is
             read in parts.
         lost: tokens that no window of a row holds, (windows,): what truncation cost.
@@ -61,7 +62,7 @@ class Examples:
 
     together: int = 1
 
-    def __init__(self, folder: Path, modality: Text, task: Task, data: Data):
+    def __init__(self, folder: Path, modality: Modality, task: Task, data: Data):
         described = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
         self.key: str = described["key"]
         self.rows: int = described["rows"]
@@ -71,7 +72,9 @@ class Examples:
         self.lost = np.load(folder / "lost.npy")
         self.together = 1 if task.token_level else len(self.lengths) // self.rows
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
-        self.ids = _map(folder / "ids.bin", np.int32)
+        self.ids = _map(folder / "ids.bin", modality.dtype)
+        if modality.shape is not None:
+            self.ids = self.ids.reshape(-1, *modality.shape)
         shape = (len(self.lengths), *described["target_shape"]) if not task.token_level else (-1,)
         self.targets = _map(folder / "targets.bin", np.dtype(described["target_type"])).reshape(shape)
         self._asked = (
@@ -92,6 +95,16 @@ class Examples:
         """How many answers these windows ask for: what a mean over parts of a batch is weighted by."""
         return int(self._asked[places].sum())
 
+    def read(self, place: int) -> np.ndarray:
+        """One window as the modality made it."""
+        alike = self.modality.shape is not None
+        return np.asarray(self.ids[place] if alike else self.ids[self.starts[place] : self.starts[place + 1]])
+
+    def read_all(self, places: np.ndarray) -> np.ndarray:
+        """Some windows in one array, as `ids` has them."""
+        alike = self.modality.shape is not None
+        return self.ids[places] if alike else np.concatenate([self.read(place) for place in places])
+
     def target(self, place: int) -> np.ndarray:
         """What is asked of one window."""
         if self.task.token_level:
@@ -100,7 +113,7 @@ class Examples:
 
     def batch(self, places: np.ndarray, remap: np.ndarray | None = None) -> Batch:
         """The windows at `places`; `remap` gives each token id another (see `vocabulary`)."""
-        ids = [np.asarray(self.ids[self.starts[p] : self.starts[p + 1]]) for p in places]
+        ids = [self.read(p) for p in places]
         pad_id = self.modality.pad_id
         if remap is not None:
             ids = [remap[i] for i in ids]
@@ -192,7 +205,7 @@ def cut_by_tokens(
     return [places[i : i + rows] for i in range(0, len(places), rows)]
 
 
-def tokenised(data: Data, split: str, task: Task, modality: Text) -> Examples:
+def tokenised(data: Data, split: str, task: Task, modality: Modality) -> Examples:
     """The split of `data` as `task` and `modality` read it; done once, then found in the cache again."""
     key = _digest(data.fingerprint, split, modality.digest, modality.max_length, task.spec())
     folder = cache_folder() / "examples" / key
@@ -208,7 +221,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("GRAFTWORK_CACHE") or user_cache_dir("graftwork"))
 
 
-def _build(split: Split, task: Task, modality: Text, folder: Path, key: str, *, labelled: bool) -> None:
+def _build(split: Split, task: Task, modality: Modality, folder: Path, key: str, *, labelled: bool) -> None:
     lengths: list[int] = []
     examples: list[int] = []
     lost: list[int] = []
@@ -220,7 +233,7 @@ def _build(split: Split, task: Task, modality: Text, folder: Path, key: str, *, 
                 for window in task.windows(modality, inputs, labels if labelled else None):
                     ids_file.write(window.ids.tobytes())
                     targets_file.write(window.target.tobytes())
-                    lengths.append(len(window.ids))
+                    lengths.append(modality.states(window.ids))
                     examples.append(row + window.example)
                     lost.append(window.lost)
                     target = window.target

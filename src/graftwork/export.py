@@ -21,6 +21,7 @@ from graftwork.choice import InputError, suggest
 from graftwork.disk import atomic_folder
 from graftwork.gate import LEAST_AGREEMENT, Gate, Saved, Standalone, gated, kept
 from graftwork.graph import require_onnx, write_onnx, write_program
+from graftwork.modalities import reads_pictures
 from graftwork.model import TransferModel
 from graftwork.quantization import Compared, Dynamic, Kept, Quantization, Static, Weights, quantized, scheme_of
 from graftwork.run import Run, as_json
@@ -113,6 +114,11 @@ def export(
     run = run if isinstance(run, Run) else Run.open(run)
     schemes = _schemes(to, quantized, shard)
     run.require_fitted("export")
+    if reads_pictures(run.path / "model"):
+        raise InputError(
+            f"Models of texts are exported, and {str(run.path)!r} reads pictures. What `transformers` reads of it lies "
+            f"in '{run.path / 'model'}' already."
+        )
     suffix = "" if schemes == (None,) else "-best" if len(schemes) > 1 else _SUFFIX[schemes[0].name]  # type: ignore[union-attr]
     folder = Path(out or Path("exports") / f"{run.path.resolve().name}-{to}{suffix}").expanduser()
     _refuse_place(folder, force=force)
@@ -303,7 +309,7 @@ def _write_standalone(
     text = script.read_text(encoding="utf-8")
     (folder / "predict.py").write_bytes((text if network == "model.onnx" else _for_torch(text)).encode())
     (folder / "labels.json").write_text(as_json(_labels(model), indent=1), encoding="utf-8")
-    model.modality.tokenizer.save(str(folder / "tokenizer.json"))
+    model.text.tokenizer.save(str(folder / "tokenizer.json"))
     if shrink:
         return shrink()
     (write_onnx if network == "model.onnx" else write_program)(model, folder / network)
@@ -320,7 +326,7 @@ def _for_torch(text: str) -> str:
 
 def _labels(model: TransferModel) -> dict[str, Any]:
     """How texts are read and outputs are answered: all that a predict.py has to be told."""
-    modality, template, mask = model.modality, model.modality.template, model.modality.mask_token or ""
+    modality, template, mask = model.text, model.text.template, model.text.mask_token or ""
     told = {"task": model.task.name} | model.task.model_dump(mode="json") | dataclasses.asdict(model.decision)
     told |= {"max_length": modality.max_length, "closing": modality.closing, "pad_id": modality.pad_id}
     told |= {"before": template.before(mask) if template else "", "after": template.after(mask) if template else ""}

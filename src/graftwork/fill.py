@@ -42,7 +42,7 @@ def fill(
         fill(["He opened the [MASK] and went in."])[0][0][0].piece
     """
     language = opened(model, "masked").to((hardware or Hardware()).torch_device())
-    modality = language.modality
+    modality = language.text
     mask = modality.mask_token or MASK
     found: list[list[list[Filling]]] = []
     with evaluating(language):

@@ -29,7 +29,7 @@ from graftwork.hardware import Hardware, World, peak_memory_mb
 from graftwork.loop import Stage, Trained, default_budget, train
 from graftwork.method import GradientMethod, Method, recipe_of, unmet
 from graftwork.model import TransferModel
-from graftwork.models import resolve
+from graftwork.models import require_reader, resolve
 from graftwork.rate_test import rate_test
 from graftwork.report import report
 from graftwork.run import Run
@@ -245,7 +245,8 @@ def predict(
 
     Args:
         run: the run, its folder, or any folder with a saved model.
-        inputs: texts; lists of words (or texts, cut at white space) for tagging; pairs or triplets for similarity.
+        inputs: texts; lists of words (or texts, cut at white space) for tagging; pairs or triplets for similarity;
+            files of pictures.
         hardware: device; by default what torch finds.
         memory: main memory for weights, such as `200MB`; what does not fit is read from disk as it is computed.
 
@@ -266,7 +267,7 @@ def predict(
         spread(model, model.encoder, device)
     elif memory is None:
         model = model.to(device)
-    inputs = model.task.inputs(inputs)
+    inputs = model.task.inputs([str(each) if isinstance(each, Path) else each for each in inputs])
     return [p.as_dict() for p in model.predict(inputs)] if inputs else []
 
 
@@ -291,6 +292,7 @@ def require_suitable(request: Request, data: Data) -> None:
     for split in ("train", "validation"):
         if split not in data.splits or not len(data[split]):
             raise InputError(f"The data has no {split} rows. Give more rows, or a {split} split of your own.")
+    require_reader(request.model, data.reads)
     if sentence := unmet(request.recipe, data):
         raise InputError(sentence)
     if request.budget and not any(m.gradient for m in request.recipe):
@@ -390,7 +392,7 @@ class _Fitting(Work):
         self.run.update(
             data={
                 "fingerprint": self.data.fingerprint, "labels": list(self.data.labels), "task": self.data.task,
-                "multi_label": self.data.multi_label, "texts": self.data.texts,
+                "multi_label": self.data.multi_label, "texts": self.data.texts, "reads": self.data.reads,
                 "rows": {name: len(s) for name, s in self.data.splits.items()},
             },
             happened={

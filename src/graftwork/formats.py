@@ -27,6 +27,12 @@ ROW = "__row__"
 BATCH_ROWS, BATCH_CHARACTERS = 32_768, 8_000_000
 TEXT_FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow", ".feather")
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+    "target": ("target", "unlabelled", "unlabeled", "unsupervised"),
+}
 
 EMPTY_FILE = Kind("empty-file", "error", "A file holds nothing at all.")
 RAGGED_LINE = Kind("ragged-line", "error", "A line of a CSV or TSV file has more or fewer fields than the header.")
@@ -56,6 +62,8 @@ class Reading:
     tables: dict[str, pa.Table] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """The file's name behind each split, for messages."""
+    homes: dict[str, Path] = field(default_factory=dict)
+    """The folder of each split's file, from which paths in it are meant."""
     lone: bool = False
     """One file without any split name: everything is cut from it."""
     findings: list[Finding] = field(default_factory=list)

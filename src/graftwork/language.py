@@ -17,7 +17,7 @@ from graftwork.choice import InputError
 from graftwork.head import Head, HeadNetwork
 from graftwork.modalities.text import Text
 from graftwork.model import TransferModel, without_pooler
-from graftwork.models import LANGUAGE_MODELS, load_with_any_head, quiet, resolve
+from graftwork.models import LANGUAGE_MODELS, load_with_any_head, quiet, require_reader, resolve
 from graftwork.pretext import Pieces
 from graftwork.task import Task
 
@@ -136,6 +136,7 @@ def require_kind(model: str | Path, kind: str) -> Path:
     Raises:
         InputError: it is the other.
     """
+    require_reader(model, "text")
     folder = resolve(model)
     if kind_of(folder) != kind:
         use = {"masked": "it fills gaps: graft fill", "causal": "it writes on: graft generate"}
@@ -180,7 +181,7 @@ def save_language_model(model: TransferModel, folder: Path) -> None:
 
 def pieces_of(model: TransferModel) -> Pieces:
     """What a pretext must know of a model's vocabulary, on the model's device."""
-    modality, count = model.modality, int(model.encoder.config.vocab_size)  # type: ignore[union-attr]
+    modality, count = model.text, int(model.encoder.config.vocab_size)  # type: ignore[union-attr]
     special, continues, closes = (torch.zeros(count, dtype=torch.bool) for _ in range(3))
     for number, token in modality.tokenizer.get_added_tokens_decoder().items():
         special[number] = token.special

@@ -185,12 +185,20 @@ def _gives_tuple(block: nn.Module, network: nn.Module) -> bool:
     seen: list[bool] = []
     handle = block.register_forward_hook(lambda _m, _a, output: seen.append(isinstance(output, tuple)))
     try:
-        device = next(network.parameters()).device
-        ids = torch.zeros((1, 2), dtype=torch.long, device=device)
-        network(input_ids=ids, attention_mask=torch.ones_like(ids))
+        network(**few_inputs(network))
     finally:
         handle.remove()
     return seen[0]
+
+
+def few_inputs(network: nn.Module) -> dict[str, Tensor]:
+    """Two short texts, one padded, that every vocabulary can spell, or two pictures: enough to ask a network itself."""
+    device = next(network.parameters()).device
+    if getattr(network, "main_input_name", "input_ids") == "pixel_values":
+        size = int(network.config.image_size)  # type: ignore[union-attr, arg-type]
+        return {"pixel_values": torch.linspace(-1, 1, 6 * size**2, device=device).view(2, 3, size, size)}
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], device=device)
+    return {"input_ids": torch.arange(10, device=device).view(2, 5) % 4, "attention_mask": mask}
 
 
 def keep_blocks(network: nn.Module, places: Sequence[int]) -> None:

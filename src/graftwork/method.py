@@ -55,8 +55,8 @@ class Method(Choice):
     """What is added to this stage: penalties, class weights, averaged weights, ... They combine."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What data or model must have, of `labels`, `target`, `mask-token`, `pooled`, `one-class`; checked before anything
-    runs."""
+    """What data or model must have, of `labels`, `target`, `mask-token`, `pooled`, `one-class`, `text`; checked before
+    anything runs."""
 
     compares: ClassVar[frozenset[str]] = frozenset()
     """What of a similarity task it learns by a loss of its own: `scores` or `classes` of pairs, `triplets`."""
@@ -237,12 +237,15 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
     has |= {"one-class"} if data.task == "classification" and not data.multi_label else set()
     has |= {"labels"} if data.labels else set()
     has |= {"target"} & set(data.splits)
+    has |= {"text"} if data.reads == "text" else set()
+    nouns = "texts" if data.reads == "text" else "pictures"
     means = {
         "labels": "a label for every training example",
-        "target": "unlabelled texts of the target domain; give them with --target FILE, or target=...",
+        "target": f"unlabelled {nouns} of the target domain; give them with --target FILE, or target=...",
         "mask-token": "a model with a mask token",
         "pooled": "a task with one answer a text, such as classification",
         "one-class": "one class a text",
+        "text": "texts, and these are pictures",
     }
     for chosen in [choice for method in recipe for choice in (method, *method.modifiers)]:
         own = {"pooled", "one-class"} if isinstance(chosen, Method) and data.comparison in chosen.compares else set()
@@ -263,6 +266,8 @@ def unmet(recipe: Sequence[Method], data: Data) -> str | None:
                 f"{method.name!r} takes steps. Leave it out."
             )
     head = recipe[0].head
+    if head.template and data.reads != "text":
+        return f"The head {head.name!r} puts words around each text, and these are pictures. Choose another."
     if (data.task == "tagging" and not head.for_tokens) or (data.task != "similarity" and not head.for_classes):
         return f"The head {head.name!r} cannot answer a {data.task} task. Choose another."
     return None

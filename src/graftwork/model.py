@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,24 +25,32 @@ from graftwork.heads.linear import Linear
 from graftwork.insertion import Insertion, inserted_weights
 from graftwork.intact import read_json, require_sealed, seals, tensor_names
 from graftwork.layers import RunAbove, block_count, stacks
-from graftwork.modalities.text import Text
+from graftwork.modalities import Text, modality_in
 from graftwork.models import load_network, quiet, require_weights
 from graftwork.shapes import Storage, anatomy, bytes_of, packed, reshape, unpacked
 from graftwork.sharding import LARGEST_FILE, load_offloaded, read_shards, remove_shards, shards, write_shards
 from graftwork.task import Decision, Prediction, Task, Window
 from graftwork.template import Template
 
+if TYPE_CHECKING:
+    from graftwork.modality import Modality
+
 Pooling = Literal["mean", "cls", "max"]
 
 FORMAT = 2
 
-_SEALED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+_SEALED = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 
 
-def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    """Token states (batch, length, dim) to one vector an example (batch, dim); padding has no say."""
+def pool(hidden: Tensor, attention_mask: Tensor | None, pooling: Pooling) -> Tensor:
+    """Token states (batch, length, dim) to one vector an example (batch, dim); padding has no say.
+
+    Without a mask (batch, length) there is none.
+    """
     if pooling == "cls":
         return hidden[:, 0]
+    if attention_mask is None:
+        return hidden.mean(dim=1) if pooling == "mean" else hidden.amax(dim=1)
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch, length, 1)
     if pooling == "mean":
         return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
@@ -64,7 +72,7 @@ class TransferModel(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        modality: Text,
+        modality: Modality,
         task: Task,
         *,
         pooling: Pooling = "mean",
@@ -75,14 +83,15 @@ class TransferModel(nn.Module):
         if not task.labels:
             raise InputError(f"Task {task.name!r} has no labels yet. Give them, or let `fit` take them from the data.")
         self.encoder, self.task = encoder, task
-        _require_room(encoder, modality)
+        modality.require_fit(encoder.config)
         self.pooling: Pooling = pooling
         self.head_choice = parse(Head, task.head) if task.head else head or Linear()
         if task.token_level and not self.head_choice.for_tokens:
             raise InputError(f"The head {self.head_choice.name!r} cannot answer a {task.name} task. Choose another.")
         if task.token_level and self.head_choice.template:
             raise InputError(f"A {task.name} task has an answer for each token, so no template. Leave it out.")
-        self.modality = modality.within(Template(self.head_choice.template) if self.head_choice.template else None)
+        within = Template(self.head_choice.template) if self.head_choice.template else None
+        self.modality: Modality = modality.within(within)
         self.head = self.head_choice.build(
             width_of(encoder), len(task.labels), token_level=task.token_level, layers=block_count(encoder) + 1
         )
@@ -111,9 +120,20 @@ class TransferModel(nn.Module):
         Raises:
             InputError: no safetensors weights (a pickle is never read), or an architecture `transformers` lacks.
         """
-        model = cls(_load_encoder(folder, remote_code), Text.from_folder(folder), task, pooling=pooling, head=head)
+        model = cls(_load_encoder(folder, remote_code), modality_in(folder), task, pooling=pooling, head=head)
         model.head.inherit(model, folder)
         return model
+
+    @property
+    def text(self) -> Text:
+        """Its modality, where that is text.
+
+        Raises:
+            InputError: it reads pictures.
+        """
+        if not isinstance(self.modality, Text):
+            raise InputError("This model reads pictures, and texts are what is asked for. Choose a model of texts.")
+        return self.modality
 
     # --- tensors in, tensors out ---
 
@@ -135,15 +155,15 @@ class TransferModel(nn.Module):
         else:
             hidden = self.encoder(**inputs).last_hidden_state
         hidden = hidden.float()
-        return hidden if self.reads_tokens else self._pooled(hidden, inputs["attention_mask"])
+        return hidden if self.reads_tokens else self._pooled(hidden, inputs.get("attention_mask"))
 
     def embed_layers(self, inputs: dict[str, Tensor]) -> Tensor:
         """Every layer's pooled states, the embeddings' first: (batch, layers + 1, dim)."""
         states = self.encoder(**inputs, output_hidden_states=True).hidden_states
-        return torch.stack([self._pooled(state.float(), inputs["attention_mask"]) for state in states], dim=1)
+        return torch.stack([self._pooled(state.float(), inputs.get("attention_mask")) for state in states], dim=1)
 
-    def _pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        if self.modality.template is None:
+    def _pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        if self.modality.template is None or mask is None:
             return pool(hidden, mask, self.pooling)
         place = self.modality.place
         at = mask.sum(dim=1) + place if place < 0 else torch.full_like(mask[:, 0], place)
@@ -196,7 +216,7 @@ class TransferModel(nn.Module):
         """Answers in names, one an example, in the order given.
 
         Args:
-            inputs: texts, or lists of words for tagging.
+            inputs: texts, lists of words for tagging, or the files of pictures.
             batch_size: how many are read at once; it does not change the answers.
         """
         return self.task.read(self.outputs(inputs, batch_size=batch_size), self.decision)
@@ -266,7 +286,7 @@ class TransferModel(nn.Module):
         from graftwork import insertions, tasks  # noqa: F401  puts all of them on their shelves
 
         task = parse(Task, described["task"])
-        modality = Text.from_folder(folder)
+        modality = modality_in(folder)
         modality.max_length, modality.pad_id = described["max_length"], described["pad_id"]
         about = described.get("encoder", {})
         own = bool(shards(folder, "encoder"))
@@ -424,13 +444,6 @@ def _rebuilt_encoder(folder: Path, described: dict[str, Any]) -> nn.Module:
             f"encoder.safetensors in {str(folder)!r} does not fit its config: {first_line(error)}"
         ) from error
     return encoder
-
-
-def _require_room(encoder: nn.Module, modality: Text) -> None:
-    """Refuse a tokenizer that gives ids which the table of embeddings lacks."""
-    pieces, rows = modality.tokenizer.get_vocab_size(), getattr(encoder.config, "vocab_size", None)
-    if rows is not None and pieces > rows:
-        raise InputError(f"The tokenizer has {pieces:,} pieces, its network {rows:,}. They are not of one model.")
 
 
 def without_pooler(encoder: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 from graftwork.choice import InputError, first_line, suggest
 from graftwork.intact import digest, read_json, tensor_names
+from graftwork.modalities import reads_pictures
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,27 @@ def resolve(model: str | Path) -> Path:
     if path.exists() or str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
         raise InputError(f"Model {str(model)!r} is not a folder. {suggest(str(model), EMBEDDED)} Or give a folder.")
     return _from_hub(str(model))
+
+
+def require_reader(model: str | Path, reads: str) -> None:
+    """Refuse a model of texts for pictures, and the other way round.
+
+    Args:
+        model: as `resolve` takes it.
+        reads: what there is to read, `text` or `image`.
+
+    Raises:
+        InputError: it reads the other.
+    """
+    own = "image" if reads_pictures(resolve(model)) else "text"
+    if own == reads:
+        return
+    if reads == "image":
+        raise InputError(
+            f"Model {str(model)!r} reads texts, and these are pictures. Give one of pictures with --model; to make "
+            "one: graft pretrain PICTURES --objective masked-autoencoder"
+        )
+    raise InputError(f"Model {str(model)!r} reads pictures, and these are texts. Give one of texts, such as minilm.")
 
 
 def _require_whole(folder: Path) -> None:

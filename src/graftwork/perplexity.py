@@ -9,7 +9,7 @@ from graftwork.corpus import Corpus, windows
 from graftwork.hardware import Hardware
 from graftwork.language import kind_of, opened, pieces_of
 from graftwork.methods.pretraining import pretext_scores
-from graftwork.models import resolve
+from graftwork.models import require_reader, resolve
 from graftwork.pretext import pretext_of
 
 
@@ -40,6 +40,7 @@ def perplexity(
         InputError: nothing to read, or a model without a language-model head.
     """
     hardware = hardware or Hardware()
+    require_reader(model, "text")
     kind = kind_of(resolve(model))
     language = opened(model, kind).to(hardware.torch_device())
     texts = windows(Corpus(corpus, column), "all", language, length or min(language.modality.max_length, 512))

@@ -1,6 +1,7 @@
-"""A pretext is what a network is asked of plain text, so that it learns the language before any task.
+"""A pretext is what a network is asked of raw examples, so that it learns the language, or to see, before any task.
 
-Text is its own answer: a pretext hides some of it, says where the network must answer, and what is right there.
+Text and pictures are their own answer: a pretext hides or spoils some of one, says where the network must answer, and
+what is right there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from graftwork.choice import Choice, lookup, names
@@ -73,8 +75,10 @@ SIZES = {
 
 
 class Pretext(Choice):
-    """What is asked of plain text. Subclasses say how; the shelf is `pretexts/`."""
+    """What is asked of raw examples, here of plain text. Subclasses say how; the shelf is `pretexts/`."""
 
+    reads: ClassVar[str] = "text"
+    """What an example is, as the `reads` of a modality says it."""
     kind: ClassVar[str]
     """Of the language model that it makes, one of `models.LANGUAGE_MODELS`."""
 
@@ -106,6 +110,55 @@ class Pretext(Choice):
             pieces: of the vocabulary, on the device of `ids`.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A question about pictures."""
+
+    pixels: Tensor
+    """What there is to look at: (batch, 3, height, width)."""
+    seen: Tensor
+    """The patches that the encoder sees, in the order in which it gets them: (batch, seen) int64."""
+    asked: Tensor
+    """The patches that are to be rebuilt: (batch, patches) bool, as many of each picture."""
+    answers: Tensor
+    """What is right for every patch: (batch, patches, numbers)."""
+
+
+class PicturePretext(Pretext, abstract=True):
+    """What is asked of pictures: to rebuild what is hidden or spoiled. A light decoder answers, and is thrown away."""
+
+    reads: ClassVar[str] = "image"
+    kind: ClassVar[str] = "image"
+
+    decoder_layers: int = Field(default=2, ge=1)
+    """Blocks of the decoder, which is half as wide as the encoder."""
+
+    def seen(self, patches: int) -> int:
+        """How many of so many patches the encoder sees: by default all."""
+        return patches
+
+    def shown(self, pixels: Tensor, patch: int) -> Shown:
+        """Pictures as a question; randomness is torch's, whose seed the loop sets for each step.
+
+        Args:
+            pixels: (batch, 3, height, width), normalised.
+            patch: pixels of each side of a patch.
+        """
+        raise NotImplementedError
+
+
+def patches_of(pixels: Tensor, patch: int) -> Tensor:
+    """Pictures cut into patches, row by row, a patch's numbers pixel by pixel: (batch, patches, patch * patch * 3).
+
+    Args:
+        pixels: (batch, 3, height, width).
+        patch: pixels of each side.
+    """
+    rows, columns = (side // patch for side in pixels.shape[2:])
+    cut = pixels.unflatten(3, (columns, patch)).unflatten(2, (rows, patch))  # (batch, 3, rows, patch, columns, patch)
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
 def pretext_of(kind: str) -> Pretext:

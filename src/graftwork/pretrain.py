@@ -1,4 +1,4 @@
-"""pretrain: plain text -> a base that every other verb takes as its model.
+"""pretrain: plain text, or pictures -> a base that every other verb takes as its model.
 
 From nothing, tokenizer included, or going on from a model; through the one training loop, so it can be stopped, resumed
 and shared by processes like any other run.
@@ -16,17 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from graftwork.budget import Budget
 from graftwork.choice import InputError, parse, suggest, wording
-from graftwork.corpus import Corpus, Windows, train_tokenizer, windows
+from graftwork.corpus import Corpus
 from graftwork.disk import atomic_write
-from graftwork.extension import extend as extend_vocabulary
+from graftwork.examples import Examples
 from graftwork.hardware import Hardware, World, peak_flops, peak_memory_mb
-from graftwork.language import language_model, pieces_of, save_language_model, start_from_nothing
-from graftwork.layers import stacks
 from graftwork.loop import Stage, Trained, train
-from graftwork.methods.pretraining import VALIDATED, Pretraining, pretext_scores
+from graftwork.material import Card, Material, material_of
+from graftwork.methods.pretraining import Pretraining
 from graftwork.model import TransferModel
-from graftwork.models import resolve
-from graftwork.pretext import SIZES, Pretext
+from graftwork.models import require_reader, resolve
+from graftwork.pretext import Pretext
 from graftwork.run import Run
 from graftwork.work import OnEvent, Work
 
@@ -40,7 +39,7 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     corpus: str
-    """A text file, or a folder of them."""
+    """A text file, or a folder of them; or a folder of pictures."""
     column: str | None = None
     """Which column holds the text, where files have columns."""
     deduplicate: bool = False
@@ -55,6 +54,10 @@ class Request(BaseModel):
     """How many words of the corpus, which the tokenizer cuts, become pieces of their own, where a model goes on."""
     length: int = Field(default=128, ge=8, le=8192)
     """Tokens a window."""
+    image_size: int = Field(default=32, ge=8, le=1024)
+    """Pixels of each side to which pictures are brought, for a network from nothing."""
+    patch: int = Field(default=4, ge=1, le=64)
+    """Pixels of each side of the patches that they are cut into; divides `image_size`."""
     method: dict[str, dict[str, Any]]
     """The pretext and how it is learned."""
     budget: str = "1epochs"
@@ -74,6 +77,8 @@ def pretrain(
     pieces: int = 8192,
     extend: int = 0,
     length: int = 128,
+    image_size: int = 32,
+    patch: int = 4,
     budget: str | Budget = "1epochs",
     seed: int = 0,
     column: str | None = None,
@@ -84,11 +89,12 @@ def pretrain(
     on_event: OnEvent | None = None,
     **settings: Any,
 ) -> Run:
-    """Learn a language model from plain text; its folder is `RUN/model`, and RUN itself does for `model=`.
+    """Learn a language model from plain text, or to see from pictures; `RUN/model` is its folder, or RUN itself.
 
     Args:
-        corpus: a text file (.txt, .jsonl, .parquet, .csv, each also .gz), or a folder of them.
-        objective: a pretext, by name, mapping or object: `masked`, `causal`, `permuted`, `denoising`.
+        corpus: a text file (.txt, .jsonl, .parquet, .csv, each also .gz), or a folder of them; or one of pictures.
+        objective: a pretext, by name, mapping or object: `masked`, `causal`, `permuted`, `denoising`; of pictures
+            `masked-autoencoder`, `image-denoising`.
         model: one to go on from: an embedded one, a folder, a hub id; by default none. A body without a
             language-model head gets a fresh one, tied to its embeddings.
         size: of a network from nothing: `tiny`, `mini`, `small` or `base`.
@@ -96,6 +102,8 @@ def pretrain(
         extend: how many words of the corpus, which the tokenizer of `model` cuts, become pieces of their own; each
             begins as the mean of those that it was cut into.
         length: tokens a window; nothing is padded.
+        image_size: pixels of each side to which pictures are brought, whatever their shape; of a network from nothing.
+        patch: pixels of each side of a patch; divides `image_size`.
         budget: `3epochs`, `500steps`, `90s`, `10m`.
         seed: of everything random.
         column: which column holds the text, where files have columns.
@@ -128,8 +136,8 @@ def pretrain(
         request = Request(
             corpus=str(corpus), column=column, deduplicate=deduplicate, model=None if model is None else str(model),
             size=size,  # type: ignore[arg-type]
-            pieces=pieces, extend=extend, length=length, method=method.spec(), budget=str(Budget.parse(budget)),
-            seed=seed, hardware=Hardware.of(hardware),
+            pieces=pieces, extend=extend, length=length, image_size=image_size, patch=patch, method=method.spec(),
+            budget=str(Budget.parse(budget)), seed=seed, hardware=Hardware.of(hardware),
         )  # fmt: skip
     except ValidationError as error:
         raise InputError(f"The pretraining cannot be read: {wording(error)}.") from None
@@ -137,13 +145,15 @@ def pretrain(
         raise InputError(
             "A vocabulary from nothing is of the corpus already: leave --extend out, or give --from MODEL."
         )
-    texts = Corpus(corpus, column, deduplicate)
+    material = material_of(request, pretext)
+    if model is not None:
+        require_reader(model, pretext.reads)
     begins = resolve(model) if model is not None else None
-    path = Path(out) if out else Run.default_path(texts.name, pretext.name)
+    path = Path(out) if out else Run.default_path(material.source.name, pretext.name)
     world = World(request.hardware.torch_device())
     run = Run.create(path, request.model_dump(mode="json"), force=force) if world.leads else None
     world.wait()
-    return _Pretraining(run or Run.open(path), request, method, texts, begins, world, on_event, began).execute()
+    return _Pretraining(run or Run.open(path), request, method, material, begins, world, on_event, began).execute()
 
 
 def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
@@ -157,28 +167,28 @@ def resume(run: Run | str | Path, *, on_event: OnEvent | None = None) -> Run:
     run.require_unfinished()
     request = Request(**run.asked)
     method = Pretraining(**request.method["pretraining"])
-    texts = Corpus(request.corpus, request.column, request.deduplicate)
+    material = material_of(request, method.pretext)
     known = run.data.get("fingerprint")
-    if known and known != texts.fingerprint:
+    if known and known != material.source.fingerprint:
         raise InputError(f"The corpus of run {str(run.path)!r} has changed since it began. Put the old one back.")
     begins = resolve(request.model) if request.model is not None else None
     world = World(request.hardware.torch_device())
-    return _Pretraining(run, request, method, texts, begins, world, on_event, began).execute()
+    return _Pretraining(run, request, method, material, begins, world, on_event, began).execute()
 
 
 class _Pretraining(Work):
     """One execution of a request."""
 
     def __init__(
-        self, run: Run, request: Request, method: Pretraining, corpus: Corpus, begins: Path | None, world: World,
+        self, run: Run, request: Request, method: Pretraining, material: Material, begins: Path | None, world: World,
         on_event: OnEvent | None, began: float,
     ):  # fmt: skip
         hardware = request.hardware
         if hardware.torch_device().type == "cuda" and "max_tokens" not in hardware.model_fields_set:
             hardware = hardware.model_copy(update={"max_tokens": _ON_A_GPU})
         super().__init__(run, hardware, world, on_event, began)
-        self.request, self.method, self.corpus, self.begins = request, method, corpus, begins
-        self.token_flops, self.peak = 0.0, 1.0
+        self.request, self.method, self.material, self.begins = request, method, material, begins
+        self.flops, self.peak = 0.0, 1.0
 
     def _execute(self) -> None:
         device, precision = self.hardware.torch_device(), self._precision()
@@ -186,31 +196,28 @@ class _Pretraining(Work):
         start = self._started() if self.begins is None or self.request.extend else self.begins
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.request.seed)
-            model = language_model(start, self.method.pretext.kind).to(device)
-        self._require_room(model)
+            model = self.material.model(start).to(device)
         if self.request.deduplicate:
             self._lead(self._tell_repeats)
-        texts, held_out = self._windows(model, "train"), self._windows(model, "validation")
+        train_on, held_out = self._examples(model, "train"), self._examples(model, "validation")
+        there, kept = (f"{self.material.units(len(each)):,}" for each in (train_on, held_out))
         self._note(
-            f"{texts.tokens:,} tokens in {len(texts):,} windows of {self.request.length} to learn from, "
-            f"{held_out.tokens:,} held out; {sum(p.numel() for p in model.parameters()):,} parameters."
+            f"{there} {self.material.unit} to learn from, {kept} held out; "
+            f"{sum(p.numel() for p in model.parameters()):,} parameters."
         )
-        self.method.prepare(model, texts)
-        self.token_flops, self.peak = (
-            token_flops(model.encoder, self.request.length),
-            peak_flops(device.type, precision),
-        )
+        self.method.prepare(model, train_on)
+        self.flops, self.peak = self.material.flops(model), peak_flops(device.type, precision)
         budget = Budget.parse(self.request.budget)
         spent = time.perf_counter() - self.began if budget.unit == "seconds" else 0.0
         done = train(
-            model, texts, held_out,
+            model, train_on, held_out,
             Stage(
                 number=0, method=self.method, budget=budget, seed=self.request.seed, hardware=self.hardware,
                 precision=precision, world=self.world, checkpoint=self.checkpoint, on_event=self._on_event,
                 stop_requested=self.stop.is_set, spent=spent,
             ),
         )  # fmt: skip
-        self._lead(lambda: self._finish(model, texts, held_out, done))
+        self._lead(lambda: self._finish(model, len(train_on), held_out, done))
         self.world.wait()
 
     def _note(self, message: str) -> None:
@@ -218,17 +225,21 @@ class _Pretraining(Work):
 
     def _on_event(self, **event: Any) -> None:
         if rate := event.get("examples_per_second"):
-            event["tokens_per_second"] = round(rate * self.request.length)
-            event["utilisation"] = round(self._utilisation(event["tokens_per_second"]), 4)
+            event |= self._pace(rate)
         super()._on_event(**event)
 
-    def _utilisation(self, tokens_per_second: float) -> float:
-        """The share of what matrix products reach on this device (all processes together may have more than one)."""
-        return tokens_per_second * self.token_flops / self.peak / self.world.size
+    def _pace(self, examples_per_second: float) -> dict[str, float]:
+        """What passes by a second, and the share of what matrix products reach on the devices of all processes."""
+        share = examples_per_second * self.flops / self.peak / self.world.size
+        return {
+            f"{self.material.unit}_per_second": round(self.material.units(1) * examples_per_second),
+            "utilisation": round(share, 4),
+        }
 
     def _tell_repeats(self) -> None:
         if "left_out" not in self.run.data:  # a resumed run knows already
-            repeated = self.corpus.repeated
+            assert isinstance(self.material.source, Corpus), "pictures are not asked whether they repeat"
+            repeated = self.material.source.repeated
             self.run.update(data=self.run.data | {"passages": len(repeated), "left_out": int(repeated.sum())})
         passages, left_out = self.run.data["passages"], self.run.data["left_out"]
         self._note(f"{left_out:,} of {passages:,} passages nearly repeat an earlier one and are left out.")
@@ -238,7 +249,8 @@ class _Pretraining(Work):
 
         self.checkpoint.parent.mkdir(exist_ok=True)
         self.run.truncate_log(checkpoint.step_of(self.checkpoint))
-        corpus = {"fingerprint": self.corpus.fingerprint, "files": [file.name for file in self.corpus.files]}
+        source = self.material.source
+        corpus = {"fingerprint": source.fingerprint, "files": [file.name for file in source.files]}
         self.run.update(
             data=self.run.data | corpus,
             happened={
@@ -247,108 +259,69 @@ class _Pretraining(Work):
         )  # fmt: skip
 
     def _started(self) -> Path:
-        """The folder of weights and a tokenizer that this run made to begin from; made once, whole or not at all."""
+        """The folder that this run made to begin from; made once, whole or not at all."""
         folder = self.checkpoint.parent / "start"
         self._lead(lambda: None if folder.is_dir() else self._start(folder))
         return folder
 
     def _start(self, folder: Path) -> None:
-        pretext, request = self.method.pretext, self.request
-        if self.begins is not None:
-            return self._extended(self.begins, folder)
-        self._note(f"Training a tokenizer of {request.pieces:,} pieces ...")
-        tokenizer, special = pretext.tokenizer()
-        tokenizer = train_tokenizer(self.corpus, tokenizer, special, request.pieces)
         beside = folder.with_name("starting")
         shutil.rmtree(beside, ignore_errors=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(request.seed)
-            start_from_nothing(pretext, SIZES[request.size], tokenizer, special, request.length, beside)
+        if told := self.material.start(self.begins, beside, self._note):
+            self.run.update(happened=told)
         beside.rename(folder)
 
-    def _extended(self, begins: Path, folder: Path) -> None:
-        beside = folder.with_name("starting")
-        shutil.rmtree(beside, ignore_errors=True)
-        words = extend_vocabulary(begins, self.method.pretext.kind, self.corpus, self.request.extend, beside)
-        self.run.update(happened={"new_pieces": words})
-        self._note(f"{len(words):,} words are pieces of their own now, such as {', '.join(words[:5])}.")
-        beside.rename(folder)
+    def _examples(self, model: TransferModel, split: str) -> Examples:
+        found: list[Examples] = []
+        self._lead(lambda: found.append(self.material.examples(split, model, self._note)))
+        return found[0] if found else self.material.examples(split, model, self._note)
 
-    def _require_room(self, model: TransferModel) -> None:
-        if self.request.length > model.modality.max_length:
-            raise InputError(
-                f"{self.request.model} reads {model.modality.max_length} tokens at most, and windows of "
-                f"{self.request.length} were asked for. Give a smaller --length."
-            )
-
-    def _windows(self, model: TransferModel, split: str) -> Windows:
-        found: list[Windows] = []
-        self._lead(lambda: found.append(windows(self.corpus, split, model, self.request.length, self._note)))
-        return found[0] if found else windows(self.corpus, split, model, self.request.length, self._note)
-
-    def _finish(self, model: TransferModel, texts: Windows, held_out: Windows, done: Trained) -> None:
-        save_language_model(model, self.run.path / "model")
-        metrics = pretext_scores(
-            model, self.method.pretext, pieces_of(model), held_out, "fp32", most=VALIDATED
-        )  # fmt: skip
+    def _finish(self, model: TransferModel, examples: int, held_out: Examples, done: Trained) -> None:
+        self.material.save(model, self.run.path / "model")
+        metrics = self.material.scores(model, held_out)
         progress = done.progress
-        pace = progress.tokens / progress.seconds if progress.seconds else 0.0
+        rate = progress.examples / progress.seconds if progress.seconds else 0.0
         self.run.update(
             metrics={"validation": metrics},
             happened={
                 "stages": [{"method": self.method.spec()}], "steps": progress.step, "best_step": progress.best_step,
-                "epochs": round(progress.examples / len(texts), 3), "tokens": progress.tokens, "stopped": done.stopped,
+                "epochs": round(progress.examples / examples, 3), "stopped": done.stopped,
+                self.material.unit: self.material.units(progress.examples),
             },
             cost={
                 "seconds": round(time.perf_counter() - self.began, 2), "training_seconds": round(progress.seconds, 2),
-                "tokens_per_second": round(pace), "utilisation": round(self._utilisation(pace), 4),
-                "peak_memory_mb": peak_memory_mb(),
-                "examples_per_second": round(pace / self.request.length, 1),
+                **self._pace(rate), "peak_memory_mb": peak_memory_mb(), "examples_per_second": round(rate, 1),
                 "total_parameters": sum(p.numel() for p in model.parameters()),
             },
         )  # fmt: skip
-        atomic_write(self.run.path / "model" / "README.md", card(self.run).encode())
+        atomic_write(self.run.path / "model" / "README.md", card(self.run, self.material.card(self.run)).encode())
         shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
         self.run.set_state("done")
 
 
-def token_flops(encoder: torch.nn.Module, length: int) -> float:
-    """Operations to learn from a token: 6 N + 12 L H T (PaLM, Chowdhery et al. 2022, appendix B), of the blocks alone.
-
-    Args:
-        encoder: N of its parameters are in L blocks, H wide.
-        length: T, the tokens that see each other.
-    """
-    blocks = [block for _, stack in stacks(encoder) for block in stack]
-    parameters = sum(p.numel() for block in blocks for p in block.parameters())
-    return 6.0 * parameters + 12.0 * len(blocks) * encoder.config.hidden_size * length  # type: ignore[union-attr]
-
-
-def card(run: Run) -> str:
+def card(run: Run, about: Card) -> str:
     """The model card of a base: what it learned from, for how long, how well, and what it is good for."""
     asked, happened, cost = Request(**run.asked), run.happened, run.cost
-    metrics, method = run.metrics["validation"], Pretraining(**run.asked["method"]["pretraining"])
+    unit = next(name for name in ("tokens", "pictures") if name in happened)
     curve = [e for e in run.events() if e.get("event") == "evaluation"]
-    told = "\n".join(f"| {e['step']:,} | {e['loss']:.3f} | {e['perplexity']:.1f} |" for e in _spread(curve, 12))
-    origin = f"from `{asked.model}`" if asked.model else "from random weights, with a tokenizer of its own"
+    told = "\n".join(f"| {e['step']:,} | {e['loss']:.3f} | {e[about.score]:{about.form}} |" for e in _spread(curve, 12))
+    origin = f"from `{asked.model}`" if asked.model else f"from {about.origin}"
     return f"""# {run.name}
 
-A {method.pretext.name} language model, learned {origin} by `graft pretrain`.
+A {about.kind}, learned {origin} by `graft pretrain`.
 
-- Texts: {", ".join(run.data["files"])} (fingerprint {run.data["fingerprint"][:12]}).
-- Seen: {happened["tokens"]:,} tokens in {happened["steps"]:,} steps, {happened["epochs"]:g} passes.
-- Size: {cost["total_parameters"]:,} parameters; reads {asked.length} tokens.
-- Cost: {cost["training_seconds"]:,.0f} seconds at {cost["tokens_per_second"]:,} tokens a second \
+- {about.source} (fingerprint {run.data["fingerprint"][:12]}).
+- Seen: {happened[unit]:,} {unit} in {happened["steps"]:,} steps, {happened["epochs"]:g} passes.
+- Size: {cost["total_parameters"]:,} parameters; {about.size}.
+- Cost: {cost["training_seconds"]:,.0f} seconds at {cost[f"{unit}_per_second"]:,} {unit} a second \
 on {happened["device"]}, {cost["utilisation"]:.0%} of what matrix products reach there.
-- Held-out text: {metrics["loss"]:.3f} nats a piece that is asked, perplexity {metrics["perplexity"]:.1f}, \
-{100 * metrics["accuracy"]:.1f} % told right.
+- {about.held_out}
 
-| step | loss | perplexity |
+| step | loss | {about.score} |
 |---|---|---|
 {told}
 
-Good for: a base to fit a task on (`graft fit DATA --model RUN`), and to look at what it knows. It has read no more
-than the texts above: it knows their words and their time, and is no source of facts.
+{about.good_for}
 """
 
 

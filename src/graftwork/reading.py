@@ -28,6 +28,7 @@ from graftwork.formats import (
     EMPTY_FILE,
     FORMATS,
     ROW,
+    SPLIT_NAMES,
     TEXT_FORMATS,
     Reading,
     Rows,
@@ -37,6 +38,7 @@ from graftwork.formats import (
     read_json,
     stem_of,
 )
+from graftwork.picture_folder import picture_rows
 from graftwork.spool import spool
 
 NO_ROWS = Kind("no-rows", "error", "A file or split has no rows.")
@@ -44,13 +46,6 @@ UNKNOWN_FORMAT = Kind("unknown-format", "error", "The file's format cannot be re
 TWO_FILES_ONE_SPLIT = Kind("two-files-one-split", "error", "A folder holds two files for the same split.")
 NO_SPLIT_FILES = Kind("no-split-files", "error", "A folder holds no file named like a split.")
 UNUSED_FILE = Kind("unused-file", "note", "A data file in the folder is no split and is not read.")
-
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-    "target": ("target", "unlabelled", "unlabeled", "unsupervised"),
-}
 
 
 def read(source: Any) -> Reading:
@@ -70,6 +65,7 @@ def read(source: Any) -> Reading:
     if path.is_file():
         reading = Reading(stem_of(path), lone=True)
         reading.tables["train"], reading.files["train"] = _read_files([path], reading), path.name
+        reading.homes["train"] = path.parent
         return reading
     if _is_hub_id(str(source)):
         return _read_hub(str(source))
@@ -81,15 +77,25 @@ def read(source: Any) -> Reading:
 
 def _read_folder(folder: Path) -> Reading:
     reading = Reading(folder.resolve().name)
-    for split, paths in (_saved_splits(folder) or _split_files(folder, reading)).items():
+    found = _saved_splits(folder) or _split_files(folder, reading)
+    pictures = {} if found or _tables(folder) else picture_rows(folder, reading)
+    if not found and not pictures:
+        raise DataError([NO_SPLIT_FILES(_why_no_splits(folder), fix="Name them train.csv, validation.csv, test.csv.")])
+    for split, rows in pictures.items():
+        _read_frame(rows, split, reading)
+    for split, paths in found.items():
         reading.tables[split], reading.files[split] = _read_files(paths, reading), paths[0].name
+        reading.homes[split] = paths[0].parent
     if list(reading.tables) == ["train"] and (folder / "state.json").exists():
         reading.lone = True
     return reading
 
 
 def _split_files(folder: Path, reading: Reading) -> dict[str, list[Path]]:
-    """The files named like splits in `folder` or its `data` folder: `train.csv`, `data/test-00000-of-00002.parquet`."""
+    """The files named like splits in `folder` or its `data` folder: `train.csv`, `data/test-00000-of-00002.parquet`.
+
+    Empty where there are none.
+    """
     for home in (folder, folder / "data"):
         data_files = sorted(p for p in home.glob("*") if p.is_file() and format_of(p) and not p.name.startswith("."))
         found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -112,7 +118,12 @@ def _split_files(folder: Path, reading: Reading) -> dict[str, list[Path]]:
                 message = f"{', '.join(unused)} in {home.name}/ {'is' if len(unused) == 1 else 'are'} not read."
                 reading.findings.append(UNUSED_FILE(message, fix="Only files named train, validation, test are."))
             return chosen
-    raise DataError([NO_SPLIT_FILES(_why_no_splits(folder), fix="Name them train.csv, validation.csv, test.csv.")])
+    return {}
+
+
+def _tables(folder: Path) -> list[str]:
+    """The files of `folder` that hold rows, whatever they are called; a .json may describe the others."""
+    return sorted(p.name for p in folder.glob("*") if p.is_file() and format_of(p) not in ("", ".json"))
 
 
 def _is_meta(path: Path) -> bool:
@@ -122,13 +133,13 @@ def _is_meta(path: Path) -> bool:
 
 
 def _why_no_splits(folder: Path) -> str:
-    files = sorted(p.name for p in folder.glob("*") if p.is_file() and format_of(p) not in ("", ".json"))
+    files = _tables(folder)
     inside = sorted(p.name for p in folder.glob("*") if p.is_dir() and any(format_of(q) for q in p.glob("*")))
     if files:
         return f"The folder {folder} has no train file; it has {', '.join(files[:6])}: give one of them as the source."
     if inside:
         return f"The folder {folder} holds no data files, but its folders do: give {folder / inside[0]}, for example."
-    return f"The folder {folder} holds no file of the formats {', '.join(FORMATS)}."
+    return f"The folder {folder} holds no file of the formats {', '.join(FORMATS)}, and no pictures."
 
 
 def _saved_splits(folder: Path) -> dict[str, list[Path]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from graftwork.choice import InputError, suggest
 from graftwork.finding import DataError, Kind, number
 from graftwork.formats import ROW, Reading
+from graftwork.picture import digest, is_picture
 
 TEXT_NAMES = (
     *("text", "sentence", "content", "review", "utterance", "document", "query", "question", "message", "comment"),
@@ -113,18 +115,23 @@ class Roles:
     classes: tuple[str, ...] = ()
     """Of pairs that have no numbers: the class that means different, then the one that means similar; of triplets
     `ORDER`."""
+    pictures: bool = False
+    """Whether what is read are files of pictures."""
 
     @property
     def ordered(self) -> bool:
         """Whether rows are triplets, or pairs that become triplets."""
         return self.classes == ORDER and not self.columns.label
 
-    def rows(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
-        """The table as batches of `input`, `label`, `row`; a missing label column leaves every row unlabelled."""
+    def rows(self, table: pa.Table, home: Path | None = None) -> Iterator[pa.RecordBatch]:
+        """The table as batches of `input`, `label`, `row`; a missing label column leaves every row unlabelled.
+
+        Of pictures, whose paths are meant from `home`, also `digest`, which is empty where one cannot be read.
+        """
         for batch in table.to_batches():
             label = batch.column(self.columns.label) if self.columns.label in batch.schema.names else None
             label = pa.array([ORDER[-1]] * batch.num_rows) if self.ordered else label
-            yield self._batch([batch.column(name) for name in self.texts], label, batch.column(ROW))
+            yield self._batch([batch.column(name) for name in self.texts], label, batch.column(ROW), home)
 
     def unlabelled(self, reading: Reading) -> Iterator[pa.RecordBatch]:
         """The train rows of another source, without labels; its text column has the same name or is inferred."""
@@ -140,9 +147,11 @@ class Roles:
         if missing:
             columns = [_text_column(reading, table, set())]
         for batch in table.to_batches():
-            yield self._batch([batch.column(column) for column in columns], None, batch.column(ROW))
+            yield self._batch(
+                [batch.column(column) for column in columns], None, batch.column(ROW), reading.homes.get(name)
+            )
 
-    def _batch(self, texts: list[pa.Array], label: pa.Array | None, row: pa.Array) -> pa.RecordBatch:
+    def _batch(self, texts: list[pa.Array], label: pa.Array | None, row: pa.Array, home: Path | None) -> pa.RecordBatch:
         lists = self.task == "tagging" or self.multi_label
         kind = pa.list_(pa.string()) if lists else pa.string()
         if label is None:
@@ -154,6 +163,12 @@ class Roles:
         else:
             text = _filled(texts[0])
             label = _as_lists(label, "|") if self.multi_label else self._names(label)
+        if self.pictures:
+            files = [str((home or Path()) / cell) if cell else "" for cell in text.to_pylist()]
+            digests = pa.array([digest(file) for file in files], pa.string())
+            return pa.record_batch(
+                [pa.array(files, pa.string()), label, row, digests], names=["input", "label", "row", "digest"]
+            )
         return pa.record_batch([text, label, row], names=["input", "label", "row"])
 
     def _names(self, label: pa.Array) -> pa.Array:
@@ -227,14 +242,20 @@ def infer(
         message = f"{reading.files['train']} has only the column {_names(table)[0]!r}."
         raise DataError([ONE_COLUMN(message, fix="Give a file with a text and a label column.")])
     said = []
+    text = text or next((name for name in _names(table) if name != label and _holds_pictures(table, name)), None)
+    pictures = text is not None and _holds_pictures(table, text)
     if text is None:
         text = _text_column(reading, table, {label} if label else set(), task)
         said.append(f"Column {text!r} is the text.")
+    elif pictures:
+        said.append(f"Column {text!r} names files of pictures.")
     if label is None:
         label = _label_column(reading, table, (text,))
     chosen: Literal["classification", "tagging"]
     chosen = "tagging" if task == "tagging" or (task is None and _is_list(table, text)) else "classification"
     _check_shape(table, text, label, chosen)
+    if pictures and chosen == "tagging":
+        raise InputError("Pictures have no words to tag. Leave --task tagging out: they can be classified.")
     several, how = _multi_label(table, label) if multi_label is None else (multi_label, "as asked for")
     several = several and chosen == "classification"
     columns = Columns(text, label)
@@ -250,7 +271,13 @@ def infer(
     whole = chosen == "classification" and not several and _whole_numbers(distinct.to_pylist())
     if whole:
         said.append("The labels are whole numbers written with .0; they are read as 1, 2, ...")
-    return Roles(columns, (text,), chosen, several, said, whole)
+    return Roles(columns, (text,), chosen, several, said, whole, pictures=pictures)
+
+
+def _holds_pictures(table: pa.Table, name: str) -> bool:
+    """Whether every cell of a column that is not empty ends as the file of a picture does."""
+    cells = [] if _is_list(table, name) else [cell.strip() for cell in _sample(table, name)]
+    return any(cells) and all(is_picture(cell) for cell in cells if cell)
 
 
 # --- pairs and triplets of texts ---

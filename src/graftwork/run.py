@@ -176,7 +176,7 @@ class Run:
         self.require_task()
 
     def require_task(self) -> None:
-        """Refuse a base, which `pretrain` makes of plain text.
+        """Refuse a base, which `pretrain` makes of plain text or pictures.
 
         Raises:
             InputError: it is one.
@@ -188,7 +188,7 @@ class Run:
 
     @property
     def is_base(self) -> bool:
-        """Whether it was asked to learn from plain text, and not from labels."""
+        """Whether it was asked to learn from plain text or pictures, and not from labels."""
         return "corpus" in self.asked
 
     def set_state(self, state: State, cause: str | None = None) -> None:

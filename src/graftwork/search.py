@@ -74,6 +74,8 @@ def search(
         raise InputError("The corpus has no texts, so nothing can be found in it.")
     folder = _model_folder(run)
     model = TransferModel.load(folder).to(Hardware.of(hardware).torch_device())
+    if model.modality.reads != "text":
+        raise InputError(f"Texts are searched, and the model of {str(run)!r} reads pictures. Give a run on texts.")
     known = _collection(model, folder, corpus)
     found = nearest(embedded(model, queries), known, top)
     return [[Hit(int(row), corpus[int(row)], float(score)) for row, score in zip(*each, strict=True)] for each in found]
@@ -104,7 +106,7 @@ def recall_at_k(found: Sequence[Sequence[int]], relevant: Sequence[Collection[in
 @torch.inference_mode()
 def embedded(model: TransferModel, texts: Sequence[str]) -> np.ndarray:
     """The pooled embeddings of texts at unit length, whatever the model's task: (n, dim) float32."""
-    ids = model.modality.encode(texts) if len(texts) else []
+    ids = model.text.encode(texts) if len(texts) else []
     lengths = np.array([len(each) for each in ids], dtype=np.int64)
     found = np.zeros((len(ids), model.width), dtype=np.float32)
     if not len(ids):

@@ -178,6 +178,7 @@ def shift(
     from graftwork.data import Data
 
     loaded = Data.of(data, **load)
+    loaded.require_texts("graft shift")
     if "target" not in loaded:
         raise InputError("There is no target domain to measure against. Give its texts with --target FILE.")
     generator = np.random.default_rng(seed)
@@ -198,8 +199,8 @@ def shift(
     return Shift(
         distance=domain_classifier.a_distance(wrong),
         low=max(0.0, 2 * (1 - 2 * wrong) - half), high=min(2.0, max(0.0, 2 * (1 - 2 * wrong) + half)),
-        error=wrong, source=_domain(encoder.modality, source, losses[0]),
-        target=_domain(encoder.modality, target, losses[1]), model=str(model), language_model=name,
+        error=wrong, source=_domain(encoder.text, source, losses[0]),
+        target=_domain(encoder.text, target, losses[1]), model=str(model), language_model=name,
         shared=int(np.isin(loaded["target"].keys, loaded["train"].keys).sum()),
     )  # fmt: skip
 
@@ -217,7 +218,7 @@ def texts_model(folder: Path, hardware: Hardware) -> TransferModel:
 
 def embedded(model: TransferModel, texts: Sequence[str]) -> np.ndarray:
     """What the model makes of texts: (n, dim) float32."""
-    ids = model.modality.encode(list(texts))
+    ids = model.text.encode(list(texts))
     order = np.argsort([-len(each) for each in ids], kind="stable")
     found = np.zeros((len(ids), model.width), dtype=np.float32)
     with evaluating(model), autocast(model.device, faster_precision(model.device.type)), torch.inference_mode():

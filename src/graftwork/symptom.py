@@ -52,6 +52,11 @@ class Case:
         return self.data["train"]
 
     @property
+    def noun(self) -> str:
+        """What one row is: a text, or a picture."""
+        return "picture" if self.data.reads == "image" else "text"
+
+    @property
     def single(self) -> bool:
         """Classification with one label a row."""
         return self.data.task == "classification" and not self.data.multi_label
@@ -73,7 +78,7 @@ class Case:
         """For each row of each labelled split the group of near-identical texts it is in."""
         if all(name in self.data.groups for name in self.labelled):
             return self.data.groups
-        every = splitting.groups(split.table["input"] for split in self.labelled.values())
+        every = splitting.groups(split.content for split in self.labelled.values())
         ends = np.cumsum([len(split) for split in self.labelled.values()])[:-1]
         return dict(zip(self.labelled, np.split(every, ends), strict=True))
 
@@ -111,11 +116,21 @@ Symptom = Callable[[Kind, Case], Iterator[Finding]]
 SYMPTOMS: list[tuple[Kind, Symptom]] = []
 
 
-def symptom(code: str, severity: Severity, sentence: str) -> Callable[[Symptom], Symptom]:
-    """Register a function of (kind, case) that yields the findings of one kind."""
+def symptom(code: str, severity: Severity, sentence: str, *, of_words: bool = False) -> Callable[[Symptom], Symptom]:
+    """Register a function of (kind, case) that yields the findings of one kind.
+
+    Args:
+        code: of the kind.
+        severity: of its findings.
+        sentence: what they say.
+        of_words: whether it looks at what is written; pictures are then left in peace.
+    """
 
     def register(function: Symptom) -> Symptom:
-        SYMPTOMS.append((Kind(code, severity, sentence), function))
+        def of_texts(kind: Kind, case: Case) -> Iterator[Finding]:
+            return function(kind, case) if case.data.reads == "text" else iter(())
+
+        SYMPTOMS.append((Kind(code, severity, sentence), of_texts if of_words else function))
         return function
 
     return register

@@ -17,15 +17,13 @@ from graftwork.choice import Choice
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from graftwork.modalities.text import Text
-
 
 @dataclass(frozen=True)
 class Window:
     """One row of the network's batch: a whole example, or the part of a long one that fits."""
 
     ids: np.ndarray
-    """Token ids: (length,) int32."""
+    """What the modality made of it: token ids (length,) int32, or pixels (3, height, width) uint8."""
     target: np.ndarray
     """Classification: () int64 class, or (classes,) float32 in {0, 1}. Tagging: (length,) int64, -100 where nothing
     is asked."""
@@ -96,8 +94,14 @@ class Task(Choice):
         """
         raise NotImplementedError
 
-    def windows(self, modality: Text, inputs: Sequence[Any], labels: Sequence[Any] | None) -> Iterator[Window]:
-        """Inputs (and their labels, where known) as the rows the network reads, in the order given."""
+    def windows(self, modality: Any, inputs: Sequence[Any], labels: Sequence[Any] | None) -> Iterator[Window]:
+        """Inputs (and their labels, where known) as the rows the network reads, in the order given.
+
+        Args:
+            modality: turns an input into arrays; a task of words asks for `Text`, others for any `Modality`.
+            inputs: raw examples.
+            labels: one an input.
+        """
         raise NotImplementedError
 
     def asked(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

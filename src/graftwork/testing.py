@@ -549,6 +549,40 @@ def tiny_model(
     return folder
 
 
+def tiny_vit(folder: Path, *, seed: int = 0) -> Path:
+    """Save a random ViT, 3 layers deep and 32 wide, that reads pictures of 16 pixels in patches of 4."""
+    from graftwork.pretext import Size
+    from graftwork.rebuilding import start_from_nothing
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        start_from_nothing(Size(layers=3, width=32, heads=2), 16, 4, folder)
+    return folder
+
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+
+
+def draw(folder: Path, counts: dict[str, int], *, seed: int = 0) -> Path:
+    """Noisy pictures of 20 x 14 pixels, whose colour is their class, as SPLIT/CLASS/NUMBER.png.
+
+    Args:
+        folder: where.
+        counts: of each class, by split.
+        seed: of the noise.
+    """
+    from PIL import Image
+
+    generator = np.random.default_rng(seed)
+    for split, count in counts.items():
+        for name, colour in COLOURS.items():
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.array(colour) + generator.normal(0, 40, (14, 20, 3))
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / split / name / f"{number}.png")
+    return folder
+
+
 # --- how they look ---
 
 

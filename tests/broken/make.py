@@ -87,6 +87,24 @@ def structs() -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def picture(grey: int) -> bytes:
+    """A picture file of one colour."""
+    import io
+
+    from PIL import Image
+
+    sink = io.BytesIO()
+    Image.new("RGB", (4, 4), (grey, grey, grey)).save(sink, "png")
+    return sink.getvalue()
+
+
+def pictures() -> dict[str, str | bytes]:
+    """A folder of pictures, no two alike."""
+    return {
+        f"set/train/{name}/{i}.png": picture(20 * i + at) for at, name in enumerate(("red", "blue")) for i in range(12)
+    }
+
+
 def _tagged(at: int, **change: Any) -> str:
     return lines([row | change if i == at else row for i, row in enumerate(TAGGED)])
 
@@ -203,6 +221,7 @@ ERRORS = [
     _folder("strange test label", "unknown-test-label")(train__csv=table(), test__csv=with_line(3, "odd one,awful")),
     _folder("empty test", "no-rows")(train__csv=table(), test__csv="text,label\n"),
     _folder("half saved", "corrupt-file")(state__json="{}"),
+    Entry("damaged picture", "damaged-picture", pictures() | {"set/train/red/3.png": b"\x89PNG"}, "set", UNCUT),
     Entry("output inside", "output-in-data", {"set/train.csv": table()}, "set", check={"out": "set/runs/first"}),
 ]
 
@@ -212,6 +231,7 @@ TRIPLETS = [
 ]
 
 WARNINGS = [
+    Entry("picture beside", "unused-pictures", pictures() | {"set/cover.png": picture(0)}, "set", UNCUT),
     _one("spaces in the header", "header-spaces", table(header=" text,label ")),
     _one("semicolons", "delimiter", table(by=";", header="text;label")),
     _one("index column", "unnamed-column", table([(str(i), t, x) for i, (t, x) in enumerate(ROWS)], ",text,label")),

@@ -19,6 +19,8 @@ class Tfidf(Baseline):
     name: ClassVar[str] = "tf-idf"
     paper: ClassVar[str] = "Joachims 1998; Wang & Manning 2012"
 
+    reads: ClassVar[frozenset[str]] = frozenset({"text"})
+
     strength: float = Field(default=1.0, gt=0)
     """The SVM's C: inverse regularisation."""
     words: int = Field(default=2, ge=1, le=5)

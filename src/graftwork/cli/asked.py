@@ -249,6 +249,33 @@ def compared(
     return found
 
 
+def pictures(said: str, *, column: str | None, usual_column: str | None, others: Sequence[str] = ()) -> list[str]:
+    """The files of pictures to predict: `said` itself, those in a folder, or the rows of a table, paths from its place.
+
+    Args:
+        said: a picture, a folder, or a table.
+        column: the column asked for.
+        usual_column: the one the model was fitted on, taken where the file has it.
+        others: more pictures, as a shell makes of `*.jpg`.
+
+    Raises:
+        InputError: there is no such file, the folder has no pictures, or the column to read is not clear.
+    """
+    from graftwork.picture import is_picture
+    from graftwork.picture_folder import pictures_in
+
+    path = Path(said)
+    if path.is_dir():
+        found = [str(file) for file in pictures_in(path)]
+        if not found:
+            raise InputError(f"There is no picture in {said!r}. Give a picture, a folder of them, or a table.")
+    elif is_picture(said) or others or not said.lower().endswith(FILES):
+        return [said, *others]
+    else:
+        found = [str(path.parent / file) for file in lines(said, column=column, usual_column=usual_column)]
+    return found
+
+
 def lines(said: str, *, column: str | None = None, usual_column: str | None = None) -> list[str]:
     """The texts of a file: its lines, or a column of a table.
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from graftwork.run import Run
 
 Corpus = Annotated[str, typer.Argument(metavar="CORPUS", help="A text file, or a folder of them.")]
+Material = Annotated[
+    str, typer.Argument(metavar="CORPUS", help="A text file, or a folder of them; or a folder of pictures.")
+]
 Known = Annotated[str | None, typer.Option("--model", "-m", help="An embedded model, a folder, a run, or a hub id.")]
 Column = Annotated[str | None, typer.Option("--text", help="The column that holds the text, where there are columns.")]
 Length = Annotated[int | None, typer.Option(min=8, help="Tokens a window; nothing is padded.")]
@@ -21,8 +24,13 @@ Length = Annotated[int | None, typer.Option(min=8, help="Tokens a window; nothin
 
 @verb(json="run, state, metrics {validation: {...}}, cost, happened")
 def pretrain(
-    corpus: Corpus,
-    objective: Annotated[str, typer.Option(help="masked, causal, permuted or denoising.")] = "masked",
+    corpus: Material,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="masked, causal, permuted or denoising; of pictures masked-autoencoder or image-denoising.",
+        ),
+    ] = "masked",
     next_sentence: Annotated[
         bool, typer.Option("--next-sentence", help="Masked: also tell whether two passages follow one another.")
     ] = False,
@@ -36,6 +44,12 @@ def pretrain(
         typer.Option(min=1, help="Going on: so many words of the corpus become pieces of their own. WordPiece only."),
     ] = None,
     length: Length = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, help="Pictures, from nothing: pixels of each side they are brought to.")
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(min=1, help="Pictures, from nothing: pixels of each side of a patch.")
+    ] = None,
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Leave out passages that nearly repeat an earlier one.")
     ] = False,
@@ -56,7 +70,7 @@ def pretrain(
     sharded: typed.Sharded = None,
     as_json: typed.Json = False,
 ) -> None:
-    """Learn a language model from plain text: a base for --model, with its tokenizer and its card."""
+    """Learn a language model from plain text, or to see from pictures: a base for --model, with its card."""
     from graftwork.cli.asked import assigned, known
     from graftwork.pretrain import pretrain
 
@@ -72,8 +86,8 @@ def pretrain(
         run = pretrain(
             corpus, objective={objective: own}, deduplicate=deduplicate, force=force, hardware=hardware, on_event=meter,
             **known(
-                model=model, size=size, pieces=pieces, extend=extend, length=length, budget=budget, column=column,
-                seed=seed, out=out,
+                model=model, size=size, pieces=pieces, extend=extend, length=length, image_size=image_size, patch=patch,
+                budget=budget, column=column, seed=seed, out=out,
             ),
             **fields,
         )  # fmt: skip
@@ -81,10 +95,13 @@ def pretrain(
 
 
 def show_pretrained(screen: Screen, run: Run) -> None:
-    """How well a base foretells the text that was kept aside, and what to do with it."""
+    """How well a base foretells what was kept aside, and what to do with it."""
     found = run.metrics["validation"]
     screen.say(
         f"Held-out text: perplexity {found['perplexity']:.1f}, {found['accuracy']:.1%} of what is asked told right."
+        if "perplexity" in found
+        else f"Held-out pictures: mean squared difference {found['loss']:.3f}; {found['explained']:.1%} of the "
+        "variance of what is to be rebuilt is told."
     )
     if "relation_accuracy" in found:
         screen.say(

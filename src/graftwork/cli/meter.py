@@ -88,6 +88,8 @@ class Meter:
             parts.append(f"validation {self._score:.3f}")
         if reads:
             parts.append(f"{event['tokens_per_second'] / 1000:.1f}k tok/s MFU {event['utilisation']:.0%}")
+        elif event.get("pictures_per_second"):
+            parts.append(f"{event['pictures_per_second']:,} pictures/s MFU {event['utilisation']:.0%}")
         elif event.get("examples_per_second"):
             parts.append(f"{event['examples_per_second']:.0f} rows/s")
         if (left := event.get("seconds_left")) is not None:

@@ -235,7 +235,9 @@ def evaluate(
 @verb(json="run, predictions [{text, label, confidence, unsure, probabilities}]; with --out: run, out, rows")
 def predict(
     run: typed.Folder,
-    text: Annotated[str, typer.Argument(metavar="TEXT|FILE", help="A text, a file of texts, or - for standard input.")],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT|FILE", help="A text, a file of texts, - for standard input; or pictures.")
+    ],
     others: Annotated[
         list[str] | None,
         typer.Argument(metavar="[OTHER]...", help="What to compare it with: a text; of a model of triplets, two."),
@@ -248,10 +250,14 @@ def predict(
     ] = None,
     as_json: typed.Json = False,
 ) -> None:
-    """Predict a text, or a row at a time of a file (.txt: a text a line; of several texts, with tabs between)."""
-    from graftwork.cli.asked import compared, inputs
+    """Predict a text, or a row at a time of a file (.txt: a text a line; of several texts, with tabs between).
+
+    A model of pictures takes a picture, a folder of them, or a table that names them.
+    """
+    from graftwork.cli.asked import compared, inputs, pictures
     from graftwork.cli.tables import write_predictions
     from graftwork.data import PAIR
+    from graftwork.modalities import reads_pictures
     from graftwork.run import Run
 
     screen = screen_of(as_json)
@@ -259,10 +265,11 @@ def predict(
     usual = ((opened.asked.get("data") if opened else None) or {}).get("text")
     task, many = (opened.data.get("task"), opened.data.get("texts", 2)) if opened else _compares(run)
     compares = task == "similarity"
+    read = pictures if reads_pictures(run / "model" if opened else run) else inputs
     texts = (
         compared(text, others or [], many, columns=column, usual_columns=usual)
         if compares
-        else inputs(text, column=column, usual_column=usual, others=others or [])
+        else read(text, column=column, usual_column=usual, others=others or [])
     )
     from graftwork.fit import predict
     from graftwork.sharding import leads

@@ -112,7 +112,8 @@ class Screen:
         self.say(f"Done in {duration(seconds)}." if seconds else "Done.", "bold green")
         self.say(f"Run:     {run.path}")
         self.say(f"Report:  {run.path / 'report.html'}")
-        self.say(f'Ask it:  graft predict {run.path} "..."')
+        asked = "PICTURE" if run.data.get("reads") == "image" else '"..."'
+        self.say(f"Ask it:  graft predict {run.path} {asked}")
 
     def prediction(self, row: Mapping[str, Any]) -> None:
         """One answer, with what else it might have been."""

@@ -36,6 +36,8 @@ class Vocabulary(Compressor):
     @classmethod
     def levels(cls, model: TransferModel) -> list[Compressor]:
         """With half of all pieces, and as it is by default."""
+        if not isinstance(model.modality, Text):
+            return []
         half, default = model.modality.tokenizer.get_vocab_size() // 2, cls()
         return [cls(common=half), default] if half > default.common else [default]
 
@@ -46,7 +48,9 @@ class Vocabulary(Compressor):
 
     def unsuited(self, model: TransferModel) -> str | None:
         """A WordPiece tokenizer, a plain table, and nothing else that reads pieces by number."""
-        kind = _described(model.modality)["model"]["type"]
+        if model.modality.reads != "text":
+            return "The model reads pictures, and has no vocabulary to cut. Leave 'vocabulary' out."
+        kind = _described(model.text)["model"]["type"]
         if kind != "WordPiece":
             return (
                 f"The tokenizer is of the kind {kind}, whose pieces are made of one another: without some, texts of "
@@ -60,7 +64,7 @@ class Vocabulary(Compressor):
 
     def change(self, model: TransferModel, train: Examples) -> None:
         """Choose, and give tokenizer, table and config the new numbers."""
-        described = _described(model.modality)
+        described = _described(model.text)
         pieces: dict[str, int] = described["model"]["vocab"]
         special = {token["content"] for token in described["added_tokens"]} | {described["model"]["unk_token"]}
         used = set(np.unique(train.ids).tolist()) | {model.modality.pad_id}
@@ -76,18 +80,18 @@ class Vocabulary(Compressor):
         old = np.array(sorted(kept.values()))
         new = {int(place): number for number, place in enumerate(old)}
         _shrink(model.encoder, old, new)
-        model.modality = _renumbered(model.modality, described, kept, new)
+        model.modality = _renumbered(model.text, described, kept, new)
 
     def notes(self, before: TransferModel, after: TransferModel, validation: Examples) -> dict[str, Any]:
         """How many pieces were kept, and what share of validation's pieces was not."""
-        known = set(after.modality.tokenizer.get_vocab(with_added_tokens=True))
+        known = set(after.text.tokenizer.get_vocab(with_added_tokens=True))
         ids, counts = np.unique(validation.ids, return_counts=True)
-        missing = [before.modality.tokenizer.id_to_token(int(i)) not in known for i in ids]
+        missing = [before.text.tokenizer.id_to_token(int(i)) not in known for i in ids]
         lacking = {int(i) for i, lost in zip(ids, missing, strict=True) if lost}
         rows = [not lacking.isdisjoint(_ids(validation, place)) for place in range(len(validation))]
         return {
             "pieces": len(known),
-            "pieces_before": before.modality.tokenizer.get_vocab_size(),
+            "pieces_before": before.text.tokenizer.get_vocab_size(),
             "validation_pieces_missing": float(counts[missing].sum() / counts.sum()),
             "validation_rows_spelled_anew": float(np.mean(rows)),
         }

@@ -116,7 +116,7 @@ class Narrowing(Compressor, abstract=True):
                 found = model.encoder(**inputs).last_hidden_state
         except RuntimeError as error:
             raise InputError(why) from error
-        seen = inputs["attention_mask"] == 1
+        seen = inputs["attention_mask"] == 1 if "attention_mask" in inputs else slice(None)
         if (found - expected)[seen].abs().max() > _TOLERANCE * expected[seen].std():
             raise InputError(why)
 

@@ -52,7 +52,7 @@ class VerbalizerNetwork(HeadNetwork):
 
     def meet(self, model: TransferModel) -> None:
         """Find the pieces of each class's words, and make room for as many rows."""
-        self.pieces, shares = shares_of(model.modality, self.asked.words_of(model.task.labels))
+        self.pieces, shares = shares_of(model.text, self.asked.words_of(model.task.labels))
         self.register_buffer("shares", shares)
         template = model.modality.template
         assert template is not None, "a verbalizer has a template"

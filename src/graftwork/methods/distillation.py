@@ -365,7 +365,8 @@ class _Taught(Objective):
         """The mean loss against the teacher's states; a window counts by how much it is asked."""
         assert self.lesson.teacher is not None
         read = self.train.batch(batch.places).to(self.model.device)  # the student's ids may be those of a small table
-        mask = read.inputs["attention_mask"].bool()
+        lengths = torch.from_numpy(self.train.lengths[batch.places])  # what is not padded has no mask
+        mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(self.model.device)
         with torch.no_grad():
             theirs = self.lesson.teacher(**read.inputs, output_hidden_states=True).hidden_states
         counts = torch.from_numpy(np.diff(self.lesson.starts)[batch.places]).to(mask.device)

@@ -299,7 +299,7 @@ class Relabelled(Examples):
         self.modality, self.task, self.data = whole.modality, whole.task, whole.data
         self.lengths, self.lost, self.example = whole.lengths[places], whole.lost[places], np.arange(len(places))
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
-        self.ids = np.concatenate([whole.ids[whole.starts[p] : whole.starts[p + 1]] for p in places])
+        self.ids = whole.read_all(places)
         self.targets, self._asked = targets.astype(whole.targets.dtype), np.ones(len(places), dtype=np.int64)
 
 
@@ -443,10 +443,9 @@ class _TwoDomains(Objective):
         """Some rows, padded to the longest of them."""
         places = batch.places[rows]
         longest = int(self.train.lengths[places].max())
-        inputs = {
-            name: value[rows] if name == "embedding" and not self.model.reads_tokens else value[rows, :longest]
-            for name, value in batch.inputs.items()
-        }
+        padded = "attention_mask" in batch.inputs
+        whole = {"embedding"} if padded and not self.model.reads_tokens else set() if padded else set(batch.inputs)
+        inputs = {name: value[rows] if name in whole else value[rows, :longest] for name, value in batch.inputs.items()}
         return Batch(inputs, batch.targets[rows], places)
 
     def after_step(self, step: int, fraction: float) -> None:
@@ -473,6 +472,5 @@ def vectors(model: TransferModel, states: Tensor, mask: Tensor | None) -> Tensor
     if model.head.reads_layers:
         states = states[:, -1]
     elif model.reads_tokens:
-        assert mask is not None, "where states are padded there is a mask"
         states = pool(states, mask, model.pooling)
     return F.normalize(states.float(), dim=-1) * states.shape[-1] ** 0.5

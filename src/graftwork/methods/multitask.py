@@ -287,7 +287,7 @@ def other_task(source: str, target: Data) -> Data:
             raise InputError(f"{number(unlabelled, 'row')} of the task {source!r} have no label. Take them out.")
         if len(data.labels) < 2:
             raise InputError(f"All rows of the task {source!r} are of one class. Leave it out.")
-    seen = target.near_held_out(rows.table["input"])
+    seen = target.near_held_out(rows.shown)
     if seen.all():
         raise InputError(f"Every row of the task {source!r} stands in the target's validation or test. Leave it out.")
     if not seen.any():

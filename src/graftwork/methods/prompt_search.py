@@ -68,7 +68,7 @@ class PromptSearch(Method):
         "cross-validation on train: Perez et al. 2021"
     )
     gradient: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset({"pooled", "one-class"})
+    needs: ClassVar[frozenset[str]] = frozenset({"pooled", "one-class", "text"})
 
     head: Head = Verbalizer()
     """A verbalizer: the template and the label words that are to be beaten."""
@@ -116,7 +116,7 @@ class PromptSearch(Method):
         model.requires_grad_(False)
         source_of(model)
         for words in self._given(model):
-            shares_of(model.modality, words)
+            shares_of(model.text, words)
 
     def finish(self, model: TransferModel, train: Examples) -> TransferModel:
         """The model with the prompt that was found; what was tried is in its `found`."""

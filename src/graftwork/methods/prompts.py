@@ -24,6 +24,7 @@ Part = TypeVar("Part", bound=nn.Module)
 class Prompting(Inserting, abstract=True):
     """What the methods have in common that train vectors which are read beside the text."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"text"})
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "length": (5, 10, 20)}
 
     length: int = Field(default=10, ge=1)

@@ -39,7 +39,7 @@ class TSDAE(GradientMethod):
     paper: ClassVar[str] = "TSDAE, Wang, Reimers & Gurevych 2021, eq. 1, section 3; how much goes: section 6.1"
     adapts: ClassVar[bool] = True
     reads_off: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"one-class", "pooled"})
+    needs: ClassVar[frozenset[str]] = frozenset({"one-class", "pooled", "text"})
     tunable: ClassVar[Mapping[str, float | tuple[Any, ...]]] = {"lr": 5.0, "share": (0.3, 0.45, 0.6, 0.75)}
 
     lr: float = Field(default=3e-5, gt=0, lt=1)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -42,6 +42,9 @@ class Text:
         place: of its mask, from the start of the ids, or, negative, from the end; without a mask that of the last.
     """
 
+    reads: ClassVar[str] = "text"
+    dtype: ClassVar[type[np.generic]] = np.int32
+
     def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_id: int = 0, mask_token: str | None = None):
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -51,6 +54,7 @@ class Text:
         self.mask_token = mask_token
         self.template: Template | None = None
         self.place = -1
+        self.shape: tuple[int, ...] | None = None
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> Text:
@@ -150,6 +154,16 @@ class Text:
         """Token ids of each input, cut at `max_length`: a list of (length,) int32."""
         return [self.cut(e) for e in self.encodings(inputs)]
 
+    def read(self, inputs: Sequence[str]) -> Iterator[tuple[np.ndarray, int]]:
+        """Token ids of each text, cut at `max_length`, and how many the cut cost."""
+        for encoding in self.encodings(inputs):
+            ids = self.cut(encoding)
+            yield ids, len(encoding.ids) - len(ids)
+
+    def states(self, example: np.ndarray) -> int:
+        """One a token."""
+        return len(example)
+
     def cut(self, encoding: Encoding) -> np.ndarray:
         """At most `max_length` ids: the end of the text goes, what closes it stays; never none at all.
 
@@ -183,6 +197,16 @@ class Text:
             ids[row, : len(example)] = example
             mask[row, : len(example)] = 1
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+    def require_fit(self, config: Any) -> None:
+        """Refuse a tokenizer that gives ids which the table of embeddings lacks.
+
+        Raises:
+            InputError: the two are not of one model.
+        """
+        pieces, rows = self.tokenizer.get_vocab_size(), getattr(config, "vocab_size", None)
+        if rows is not None and pieces > rows:
+            raise InputError(f"The tokenizer has {pieces:,} pieces, its network {rows:,}. They are not of one model.")
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and what plain `transformers` needs to read it."""

@@ -130,14 +130,14 @@ def _numeric_label(say: Kind, case: Case) -> Iterator[Finding]:
         yield say(message, where="train", fix="Cut them into a few classes, or choose another column: --label NAME.")
 
 
-@symptom("label-is-text", "error", "The label is a copy of the text.")
+@symptom("label-is-text", "error", "The label is a copy of the text.", of_words=True)
 def _label_is_text(say: Kind, case: Case) -> Iterator[Finding]:
     if copies(case):
         fix = "Say which columns are meant: --text NAME --label NAME."
         yield say(f"Column {case.data.columns.label!r} repeats the text.", where="train", fix=fix)
 
 
-@symptom("swapped-columns", "error", "Text and label look swapped: few short texts, many long labels.")
+@symptom("swapped-columns", "error", "Text and label look swapped: few short texts, many long labels.", of_words=True)
 def _swapped_columns(say: Kind, case: Case) -> Iterator[Finding]:
     if not case.single or len(case.train) < 20:
         return

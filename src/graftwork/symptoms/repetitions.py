@@ -20,7 +20,12 @@ from graftwork.symptom import (
 )
 
 
-@symptom("label-in-text", "warning", "The texts name their own label: the model will read it instead of understanding.")
+@symptom(
+    "label-in-text",
+    "warning",
+    "The texts name their own label: the model will read it instead of understanding.",
+    of_words=True,
+)
 def _label_in_text(say: Kind, case: Case) -> Iterator[Finding]:
     names = [name for name in case.train.counts if len(name.strip()) >= 3]
     if not case.single or not 1 < len(names) <= 1000 or copies(case):
@@ -38,7 +43,7 @@ def _names(label: str, text: str) -> bool:
     return len(spaced) >= 3 and (spaced in text or label.casefold() in text)
 
 
-@symptom("marker-word", "warning", "The first or last word of the texts gives the label away.")
+@symptom("marker-word", "warning", "The first or last word of the texts gives the label away.", of_words=True)
 def _marker_word(say: Kind, case: Case) -> Iterator[Finding]:
     if not case.single or len(case.train) < 50 or len(case.train.counts) > 0.2 * len(case.train):
         return
@@ -66,7 +71,7 @@ def _conflicting_labels(say: Kind, case: Case) -> Iterator[Finding]:
     mask = conflicting(case.train) & ~empty_inputs(case.train)
     if mask.any():
         texts = len(np.unique(case.train.keys[mask]))
-        message = f"{number(texts, 'text')} of train ({number(int(mask.sum()), 'row')}) with more than one label."
+        message = f"{number(texts, case.noun)} of train ({number(int(mask.sum()), 'row')}) with more than one label."
         yield say(
             message, **rows_where(case.train, mask, "train"), fix="Decide on one, or remove them: --drop conflicts."
         )
@@ -92,7 +97,7 @@ def _near_duplicates(say: Kind, case: Case) -> Iterator[Finding]:
     exact = np.ones(len(group), bool)
     exact[first] = False
     if (mask := again & ~exact & ~empty_inputs(split)).any():
-        message = f"Near-repetitions in train: {number(int(mask.sum()), 'text')} ({percent(mask.mean())})."
+        message = f"Near-repetitions in train: {number(int(mask.sum()), case.noun)} ({percent(mask.mean())})."
         yield say(
             message, **rows_where(split, mask, "train"), fix="They stay on one side of every cut that is made here."
         )
@@ -104,7 +109,7 @@ def _overlap(say: Kind, case: Case) -> Iterator[Finding]:
         split = case.data[name]
         mask = np.isin(split.keys, case.data[other].keys) & ~empty_inputs(split)
         if mask.any():
-            message = f"{number(int(mask.sum()), 'text')} of {name} ({percent(mask.mean())}) also in {other}."
+            message = f"{number(int(mask.sum()), case.noun)} of {name} ({percent(mask.mean())}) also in {other}."
             fix = (
                 "Remove them from train with --drop overlap."
                 if other == "train"
@@ -120,7 +125,7 @@ def _near_overlap(say: Kind, case: Case) -> Iterator[Finding]:
         near = np.isin(case.groups[name], case.groups[other])
         mask = near & ~np.isin(split.keys, case.data[other].keys) & ~empty_inputs(split)
         if mask.any():
-            count = f"{number(int(mask.sum()), 'text')} of {name} ({percent(mask.mean())})"
+            count = f"{number(int(mask.sum()), case.noun)} of {name} ({percent(mask.mean())})"
             message = f"{count} nearly the same as one in {other}."
             yield say(message, **rows_where(split, mask, name), fix="Scores flatter by about that much; look at them.")
 
@@ -136,7 +141,7 @@ def _target_holds_test(say: Kind, case: Case) -> Iterator[Finding]:
     if "target" in case.data and "test" in case.data:
         mask = np.isin(case.data["test"].keys, case.data["target"].keys)
         if mask.any():
-            message = f"{number(int(mask.sum()), 'text')} of test also in target."
+            message = f"{number(int(mask.sum()), case.noun)} of test also in target."
             yield say(
                 message, **rows_where(case.data["test"], mask, "test"), fix="Fair only if declared: leave them out."
             )

@@ -18,7 +18,9 @@ from graftwork.symptom import (
 )
 
 
-@symptom("empty-text", "error", "Rows have no text: nothing can be learned from them or said about them.")
+@symptom(
+    "empty-text", "error", "Rows have no text: nothing can be learned from them or said about them.", of_words=True
+)
 def _empty_text(say: Kind, case: Case) -> Iterator[Finding]:
     for name, split in case.data.splits.items():
         if (mask := empty_inputs(split)).any():
@@ -28,7 +30,7 @@ def _empty_text(say: Kind, case: Case) -> Iterator[Finding]:
             )
 
 
-@symptom("numbers-as-text", "warning", "Nearly all texts are numbers: perhaps the wrong column is read.")
+@symptom("numbers-as-text", "warning", "Nearly all texts are numbers: perhaps the wrong column is read.", of_words=True)
 def _numbers_as_text(say: Kind, case: Case) -> Iterator[Finding]:
     share = _share(case.texts["train"], r"^[\s\d.,:;+/-]+$")
     if share > 0.9:
@@ -40,7 +42,7 @@ def _share(column: pa.ChunkedArray, pattern: str) -> float:
     return (pc.sum(pc.match_substring_regex(column, pattern)).as_py() or 0) / max(1, len(column))
 
 
-@symptom("short-text", "warning", "Many texts have fewer than three characters.")
+@symptom("short-text", "warning", "Many texts have fewer than three characters.", of_words=True)
 def _short_text(say: Kind, case: Case) -> Iterator[Finding]:
     lengths = pc.utf8_length(pc.utf8_trim_whitespace(case.texts["train"])).to_numpy()
     mask = (lengths < 3) & (lengths > 0)
@@ -54,7 +56,7 @@ def _short_text(say: Kind, case: Case) -> Iterator[Finding]:
 def _pattern(code: str, sentence: str, pattern: str, what: str, fix: str, least: float) -> None:
     """A symptom for texts that match a pattern, said from a share `least` of the rows on."""
 
-    @symptom(code, "warning", sentence)
+    @symptom(code, "warning", sentence, of_words=True)
     def _found(say: Kind, case: Case) -> Iterator[Finding]:
         for name, split in case.labelled.items():
             mask = pc.match_substring_regex(case.texts[name], pattern).to_numpy()
@@ -97,7 +99,7 @@ _pattern(
 )
 
 
-@symptom("same-start", "note", "All texts begin with the same words, which tell nothing.")
+@symptom("same-start", "note", "All texts begin with the same words, which tell nothing.", of_words=True)
 def _same_start(say: Kind, case: Case) -> Iterator[Finding]:
     texts = case.train.inputs(range(min(500, len(case.train)))) if case.data.task == "classification" else []
     start = texts[0][:200] if texts else ""

@@ -1,4 +1,4 @@
-"""Classification: one class a text, or several labels a text, each yes or no."""
+"""Classification: one class a text or picture, or several labels, each yes or no."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graftwork.task import Decision, Prediction, Task, Window, calibration_error
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from graftwork.modalities.text import Text
+    from graftwork.modality import Modality
 
 
 class Classification(Task):
@@ -33,18 +33,17 @@ class Classification(Task):
         return self.multi_label
 
     def inputs(self, given: Sequence[Any]) -> list[Any]:
-        """Texts."""
+        """Texts, or the files of pictures."""
         if any(not isinstance(each, str) for each in given):
-            raise InputError("A classification model reads texts.")
+            raise InputError("A classification model reads texts, or the names of picture files.")
         return list(given)
 
-    def windows(self, modality: Text, inputs: Sequence[str], labels: Sequence[Any] | None) -> Iterator[Window]:
-        """One window a text; what exceeds the model's length is cut at the end and counted as lost."""
+    def windows(self, modality: Modality, inputs: Sequence[str], labels: Sequence[Any] | None) -> Iterator[Window]:
+        """One window a text or picture; what exceeds the model's length is cut at the end and counted as lost."""
         given = [[] if self.multi_label else self.labels[0]] * len(inputs) if labels is None else labels
         targets = self.targets(given)
-        for i, encoding in enumerate(modality.encodings(inputs)):
-            ids = modality.cut(encoding)
-            yield Window(ids, np.asarray(targets[i]), i, lost=len(encoding.ids) - len(ids))
+        for i, (ids, lost) in enumerate(modality.read(inputs)):
+            yield Window(ids, np.asarray(targets[i]), i, lost=lost)
 
     def targets(self, labels: Sequence[Any]) -> np.ndarray:
         """(n,) int64, or (n, classes) float32 in {0, 1} where there may be several."""
