@@ -106,14 +106,13 @@ def test_no_part_is_larger_than_what_the_hardware_takes(lengths, max_tokens, par
     cut = cut_by_tokens(places, lengths, max_tokens, parts)
     assert np.concatenate(cut).tolist() == places.tolist()
     assert all(len(p) * lengths[p].max() <= max_tokens or len(p) == 1 for p in cut)
-    assert len(cut) >= min(parts, len(places)) or len(places) < parts * 2
+    assert len(cut) >= min(parts, len(places))
 
 
 @given(st.integers(2, 60), st.integers(2, 4))
 def test_every_process_has_a_part(n, parts):
     cut = cut_by_tokens(np.arange(n), np.full(n, 5), 10**6, parts)
-    assert len(cut) <= parts
-    assert len(cut) == parts or n < parts * (parts - 1) + 1
+    assert len(cut) == min(parts, n)
 
 
 def test_in_order_of_length_reads_every_window_once(made):
@@ -136,7 +135,7 @@ def test_splitting_a_batch_gives_the_same_gradient(staged, kind):
         optimizer = torch.optim.SGD(weights, lr=0.1)
         runner = _Runner(s.model, s.validation, s.stage, None, [], weights, optimizer, objective)
         runner.progress.max_tokens = max_tokens
-        loss = runner._gradients(0, s.train.shuffled(32, (0,))[0])
+        loss = runner._loss(0, s.train.shuffled(32, (0,))[0])
         return loss, [w.grad for w in weights]
 
     (one_loss, one), (other_loss, other) = gradients(10**6), gradients(40)

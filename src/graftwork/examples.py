@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,13 +197,14 @@ def cut_by_tokens(
         places: the batch's windows, sorted by length in either direction.
         lengths: tokens of every window of the split.
         max_tokens: what the hardware takes at once; a single longer window makes a part of its own.
-        parts: at least so many parts, where there are so many windows (one for each process).
+        parts: at least so many parts, where there are so many windows (one for each process); all about equally large.
         together: so many windows, one after the other, stay in one part.
     """
-    longest = int(lengths[places].max())
-    groups = max(1, min(max_tokens // (longest * together), -(-len(places) // (parts * together))))
-    rows = groups * together
-    return [places[i : i + rows] for i in range(0, len(places), rows)]
+    longest, groups = int(lengths[places].max()), -(-len(places) // together)
+    most = max(1, max_tokens // (longest * together))  # groups a part
+    count = max(-(-groups // most), min(parts, groups))
+    bounds = np.arange(count + 1) * groups // count * together
+    return [places[start:end] for start, end in pairwise(bounds)]
 
 
 def tokenised(data: Data, split: str, task: Task, modality: Modality) -> Examples:
