@@ -266,14 +266,12 @@ def pictures(said: str, *, column: str | None, usual_column: str | None, others:
 
     path = Path(said)
     if path.is_dir():
-        found = [str(file) for file in pictures_in(path)]
-        if not found:
-            raise InputError(f"There is no picture in {said!r}. Give a picture, a folder of them, or a table.")
-    elif is_picture(said) or others or not said.lower().endswith(FILES):
+        if found := pictures_in(path):
+            return [str(file) for file in found]
+        raise InputError(f"There is no picture in {said!r}. Give a picture, a folder of them, or a table.")
+    if is_picture(said) or others or not said.lower().endswith(FILES):
         return [said, *others]
-    else:
-        found = [str(path.parent / file) for file in lines(said, column=column, usual_column=usual_column)]
-    return found
+    return [str(path.parent / file) for file in lines(said, column=column, usual_column=usual_column)]
 
 
 def lines(said: str, *, column: str | None = None, usual_column: str | None = None) -> list[str]:
